@@ -127,7 +127,8 @@ def test_too_few_pictures_are_flagged_and_not_hidden(references: Path) -> None:
         (0.0, 2, "subsets of 2 images noise"),
         (3.0, 2, "subsets of 2 images noise"),  # which have no spread
         (3.0, 4, "subsets of 2 images noise"),  # whose spread happens to be small
-        (3.0, 16, None),
+        (3.0, 62, "subsets of 31 images noise"),
+        (3.0, 64, None),
     ],
 )
 def test_a_kernel_distance_within_its_spread_is_flagged(shift: float, n: int, caveat: str | None) -> None:
@@ -135,6 +136,20 @@ def test_a_kernel_distance_within_its_spread_is_flagged(shift: float, n: int, ca
     found = set_distances("encoder", rng.normal(shift, 1, (n, 6)), tiny_encoder(), rng.normal(0, 1, (200, 6)), None)
     (distance,) = [m for m in found if m.name == "kid_encoder"]
     assert distance.caveat is None if caveat is None else caveat in str(distance)
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "said"),
+    [
+        (188169.7, 87084.7, "188,200 +- 87,100"),
+        (-1640.4, 4074.1, "-1,640 +- 4,070"),
+        (999.96, 0.00123, "1,000 +- 0.00123"),
+        (46.416, 6.517, "46.42 +- 6.52"),
+        (2e10, None, "2e+10"),
+    ],
+)
+def test_large_numbers_are_written_without_powers_of_ten(value: float, spread: float | None, said: str) -> None:
+    assert str(Measurement("kid_encoder", value, 16, spread)) == f"kid_encoder {said} (n = 16)"
 
 
 def test_one_picture_has_no_distance_between_sets_but_a_score(

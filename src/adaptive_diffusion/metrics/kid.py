@@ -9,7 +9,7 @@ import numpy as np
 
 from .statistics import check_features
 
-FEWEST = 8  # images in a subset, below which its spread says nothing
+FEWEST = 32  # images in a subset; below, a spread may be a sixth of the error of the mean, see docs/notes/tried.md
 _ROWS = 1024  # rows of the kernel matrix per block, which bounds the memory
 
 

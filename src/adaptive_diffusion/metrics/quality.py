@@ -60,8 +60,14 @@ class Measurement:
 
     def __str__(self) -> str:
         caveat = "" if self.caveat is None else f", {self.caveat}"
-        spread = "" if self.spread is None else f" +- {self.spread:.3g}"
-        return f"{self.name} {self.value:.4g}{spread} (n = {self.n}{caveat})"
+        spread = "" if self.spread is None else f" +- {_in_words(self.spread, 3)}"
+        return f"{self.name} {_in_words(self.value, 4)}{spread} (n = {self.n}{caveat})"
+
+
+def _in_words(value: float, digits: int) -> str:
+    """A number with some significant digits, and no power of ten up to a billion."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if 1e3 <= abs(rounded) < 1e9 else f"{value:.{digits}g}"
 
 
 class PictureMetrics(Protocol):
