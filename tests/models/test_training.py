@@ -207,6 +207,27 @@ def test_a_model_of_another_architecture_is_no_start(recipe: dict, tmp_path: Pat
         Trainer(TrainingConfig(**recipe, start_from=str(tmp_path / "m.safetensors")))
 
 
+def test_a_start_that_was_trained_otherwise_is_warned_of(
+    recipe: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Trainer(TrainingConfig(**recipe))
+    list(first.run())
+    save_model(tmp_path / "m.safetensors", first.ema_model())
+    start = {**recipe, "state": str(tmp_path / "tuned.safetensors"), "start_from": str(tmp_path / "m.safetensors")}
+    Trainer(TrainingConfig(**start))
+    assert "was trained with" not in caplog.text
+
+    data = dict(reversed(recipe["data"].items()))  # as many domains and labels, whose ids mean something else
+    for change, difference in (
+        ({"prediction_type": "epsilon"}, "another prediction_type"),
+        ({"noise_schedule": {"beta_end": 0.01}}, "another noise_schedule"),
+        ({"data": data, "prediction_type": "epsilon"}, "another prediction_type and other domains or labels"),
+    ):
+        caplog.clear()
+        Trainer(TrainingConfig(**{**start, **change}))
+        assert f"m.safetensors was trained with {difference} than this run" in caplog.text
+
+
 def test_the_learning_rate_is_a_trapezoid(recipe: dict) -> None:
     trainer = Trainer(TrainingConfig(**recipe))
     rates = [trainer.learning_rate(step) / trainer.config.learning_rate for step in range(20)]

@@ -6,7 +6,9 @@ global batch.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable
 from ..io.training_steps import check_loss, decay
@@ -26,13 +29,14 @@ from .resumable import ResumableTrainer
 from .training_config import TrainingConfig
 from .unet import SimpleUNet, UNetConfig
 
+log = logging.getLogger(__name__)
+
 
 class Trainer(ResumableTrainer[float]):
     """The state of a training run, and the step that advances it.
 
     Args:
         config: Settings of the run.
-        group: Processes that share each batch; by default the processes of `mlx.launch`, or this process alone.
 
     Raises:
         Unusable: if the data, the configuration or the state file cannot be used.
@@ -43,8 +47,8 @@ class Trainer(ResumableTrainer[float]):
     config: TrainingConfig
     network: SimpleUNet
 
-    def __init__(self, config: TrainingConfig, group: mx.distributed.Group | None = None):
-        self.group = group or mx.distributed.init()
+    def __init__(self, config: TrainingConfig):
+        self.group = mx.distributed.init()  # the processes of `mlx.launch`, or this one alone
         if config.batch_size % self.group.size():
             raise Unusable(f"batch_size {config.batch_size} must be a multiple of the {self.group.size()} processes")
 
@@ -57,7 +61,7 @@ class Trainer(ResumableTrainer[float]):
         network = SimpleUNet(UNetConfig(**config.architecture, num_classes=self.corpus.num_classes))
         self.images_before = 0  # images that the first weights of this run had seen
         if config.start_from is not None and not Path(config.state).exists():
-            self.images_before = _start_from(network, config.start_from)
+            self.images_before = _start_from(network, config, self.corpus.labels)
 
         optimizer = optim.Adam(learning_rate=0.0, betas=[0.9, 0.99])
         super().__init__(config, network, optimizer, self.corpus.train, {"labels": self.corpus.labels})
@@ -143,13 +147,32 @@ class Trainer(ResumableTrainer[float]):
         return loss, tree_map(lambda e, p: e + share * (p - e), ema, self.network.trainable_parameters())
 
 
-def _start_from(network: SimpleUNet, checkpoint: str) -> int:
-    """Copy the weights of a trained network of the same architecture; the number of images that it has seen."""
-    trained = load_model(checkpoint)
+def _start_from(network: SimpleUNet, config: TrainingConfig, labels: Mapping[str, Sequence[str]]) -> int:
+    """Copy the weights of a trained network of the same architecture; the number of images that it has seen.
+
+    Args:
+        network: Gets the weights.
+        config: Settings of the run; what the trained network was trained with instead is warned of.
+        labels: Of each domain of the run.
+    """
+    trained = load_model(config.start_from or "")
     if trained.config != network.config:
         raise Unusable(
-            f"start_from={checkpoint} has another architecture ({trained.config}) than this run ({network.config}); "
-            "make architecture and the labels of the data agree"
+            f"start_from={config.start_from} has another architecture ({trained.config}) than this run "
+            f"({network.config}); make architecture and the numbers of domains and labels of the data agree"
+        )
+
+    facts, domains = ModelFacts.of(trained), trained.domains or labels
+    others = {
+        "another prediction_type": facts.prediction_type not in (None, config.prediction_type),
+        "another noise_schedule": facts.process.config != NoiseSchedule(**config.noise_schedule).config,
+        "other domains or labels": [(d, *domains[d]) for d in domains] != [(d, *labels[d]) for d in labels],
+    }
+    if differs := " and ".join(what for what, yes in others.items() if yes):
+        log.warning(
+            "start_from=%s was trained with %s than this run; its weights must first unlearn them",
+            config.start_from,
+            differs,
         )
 
     network.update(trained.parameters())
