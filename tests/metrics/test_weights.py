@@ -1,12 +1,13 @@
 """Weight files of every format, and model folders from the hub."""
 
+import errno
 import sys
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
-from adaptive_diffusion.errors import MissingPackage
+from adaptive_diffusion.errors import MachineError, MissingPackage, UnusableFile
 from adaptive_diffusion.io.clip_tokenizer import CLIPTokenizer
 from adaptive_diffusion.io.hub import model_folder
 from adaptive_diffusion.metrics import published
@@ -82,6 +83,28 @@ def test_a_hub_model_is_fetched_with_pytorch_weights_only_where_there_are_no_oth
         model_folder("openai/clip")
 
     assert model_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected", "sentence"),
+    [
+        (RuntimeError("407 Proxy Authentication Required\nSee ..."), UnusableFile, r"\(407 Proxy .* Required\); check"),
+        (OSError(errno.ENOSPC, "No space left on device"), MachineError, r"disk is full.*HF_HOME"),
+    ],
+)
+def test_a_hub_model_that_cannot_be_fetched_gets_a_sentence(
+    failure: Exception, expected: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub passes on errors of its HTTP library, such as that of a proxy, which are no OSError."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+
+    def fetch(repository: str, allow_patterns: list[str]) -> str:
+        raise failure
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(expected, match=sentence) as error:
+        model_folder("openai/clip")
+    assert "\n" not in str(error.value)
 
 
 def test_without_its_package_a_tokenizer_says_how_to_install_it(

@@ -190,7 +190,7 @@ def test_weights_are_fetched_last(hub: Hub, text: Path) -> None:
 
 def test_the_hub_does_not_tell_of_every_retry(hub: Hub, tmp_path: Path) -> None:
     pipeline_folder(REPOSITORY)
-    with pytest.raises(AssertionError):  # another repository
+    with pytest.raises(ValueError, match="someone/else is no folder here and could not be had"):
         model_folder("someone/else")
 
     assert not any(hub.chatty)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingPackage, UnusableFile
+from ..errors import MachineError, MissingPackage, UnusableFile
 from ..program import pip_install
 from .files import home_path
 
@@ -25,6 +26,7 @@ def model_folder(source: str | Path) -> Path:
     Raises:
         UnusableFile: if there is no such folder, or the download fails.
         MissingPackage: without `huggingface_hub`.
+        MachineError: if the disk is full.
     """
     folder = home_path(source)
     if folder.is_dir():
@@ -34,31 +36,46 @@ def model_folder(source: str | Path) -> Path:
             f"there is no model folder {source}; give a folder or a hub id such as openai/clip-vit-base-patch32"
         )
 
-    huggingface_hub = hub_package(source)
-    try:
-        weights = ["model*.safetensors"]
-        with quiet_hub():
-            found = Path(huggingface_hub.snapshot_download(str(source), allow_patterns=_SETTINGS + weights))
-            if not any(found.glob("model*.safetensors")):
-                huggingface_hub.snapshot_download(str(source), allow_patterns=["pytorch_model*.bin"])
-    except (OSError, ValueError) as error:  # the base classes of the hub's own errors
-        first = str(error).strip().partition("\n")[0].rstrip(".")
-        raise UnusableFile(
-            f"{source} is no folder here and could not be had from the Hugging Face hub ({first}); download the model "
-            "elsewhere and give its folder, or check the id, the network and HF_HUB_OFFLINE"
-        ) from error
+    huggingface_hub, weights = hub_package(source), "model*.safetensors"
+    with fetching(source):
+        found = Path(huggingface_hub.snapshot_download(str(source), allow_patterns=[*_SETTINGS, weights]))
+        if not any(found.glob(weights)):
+            huggingface_hub.snapshot_download(str(source), allow_patterns=["pytorch_model*.bin"])
 
     return found
 
 
 @contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Silence the hub's library about retries: a failure ends in one sentence of ours. Its progress bars stay."""
+def fetching(source: str | Path, cached: str = "") -> Iterator[None]:
+    """A download from the hub, silent about retries: a failure ends in one sentence. Its progress bars stay.
+
+    Args:
+        source: Hub id.
+        cached: Why what the cache has is not enough, if anybody looked.
+
+    Raises:
+        UnusableFile: if the download fails.
+        MachineError: if the disk is full.
+    """
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
+    except UnusableFile:
+        raise
+    except Exception as error:  # the hub passes on the errors of its HTTP library, which varies
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(
+                f"the disk is full: {source} could not be fetched as a whole; free some space, or set HF_HOME to a "
+                "folder on another disk, and start again"
+            ) from error
+
+        first = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UnusableFile(
+            f"{source} is no folder here{cached and f', {cached},'} and could not be had from the Hugging Face hub "
+            f"({first}); check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
+        ) from error
     finally:
         logger.setLevel(before)
 

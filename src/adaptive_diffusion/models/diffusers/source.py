@@ -6,16 +6,15 @@ fetched; the hub shows its own progress bars.
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...errors import MachineError, UnusableFile
+from ...errors import UnusableFile
 from ...io.files import home_path
-from ...io.hub import hub_package, is_hub_id, quiet_hub
+from ...io.hub import fetching, hub_package, is_hub_id
 from .file_kinds import INDEX, error_about_file
 from .pipeline_folder import TOKENIZER_FILES, PipelineFolder
 from .weight_files import NAMES, weight_names
@@ -86,34 +85,17 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
         half: See `pipeline_folder`.
         lacks: Why the cached folder cannot be used, or "" if nothing is cached.
     """
-    try:
-        log.info("asking the Hugging Face hub for %s", repository)
-        with quiet_hub():
-            names = hub.HfApi().list_repo_files(repository, revision=revision)
-            if INDEX not in names:
-                raise UnusableFile(
-                    f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has"
-                )
+    log.info("asking the Hugging Face hub for %s", repository)
+    cached = f"what the cache has of it cannot be used ({lacks})" if lacks else "the cache does not have it"
+    with fetching(repository, cached):
+        names = hub.HfApi().list_repo_files(repository, revision=revision)
+        if INDEX not in names:
+            raise UnusableFile(f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has")
 
-            files = files_to_fetch(names, half)
-            # Weights come last: an interrupted download then lacks weights only.
-            for patterns in ([name for name in files if name.endswith((".json", ".txt"))], files):
-                folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except UnusableFile:
-        raise
-    except Exception as error:  # the hub passes on the errors of its HTTP library, which varies
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MachineError(
-                f"the disk is full: {repository} could not be fetched as a whole; free some space, or set HF_HOME to a "
-                "folder on another disk, and start again"
-            ) from error
-
-        first = str(error).strip().partition("\n")[0].rstrip(".")
-        cached = f"what the cache has of it cannot be used ({lacks})" if lacks else "the cache does not have it"
-        raise UnusableFile(
-            f"{repository} is no folder here, {cached}, and it could not be had from the Hugging Face hub ({first}); "
-            "check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
-        ) from error
+        files = files_to_fetch(names, half)
+        # Weights come last: an interrupted download then lacks weights only.
+        for patterns in ([name for name in files if name.endswith((".json", ".txt"))], files):
+            folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
 
     PipelineFolder.open(folder, half)
     return folder
