@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline, pipelines
+from adaptive_diffusion.models.diffusers.prompt_tokenizer import PromptTokenizer
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.rl.drawing import drawing_in
 from adaptive_diffusion.runs.sample import sample
@@ -701,6 +703,12 @@ DAMAGED = [
     (spoil("unet/diffusion_pytorch_model.safetensors"), "NaN or infinity"),
     (edit("vae/config.json", _class_name="AutoencoderTiny"), "AutoencoderTiny"),
     (edit("tokenizer/tokenizer_config.json", pad_token="<nothing>"), "fills up with '<nothing>'"),
+    (
+        edit("tokenizer/tokenizer_config.json", model_max_length="abc"),
+        "has model_max_length='abc'; it must be a number",
+    ),
+    (edit("tokenizer/tokenizer_config.json", model_max_length=-3), "has model_max_length=-3; it must be"),
+    (edit("tokenizer/tokenizer_config.json", model_max_length=0), "has model_max_length=0; it must be"),
 ]
 
 
@@ -714,6 +722,15 @@ def test_a_damaged_or_foreign_folder_gets_a_sentence(
         load_pipeline(str(folder))
 
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("length", [1e30, math.inf, None])  # transformers writes 1e30 for none
+def test_prompts_without_a_length_have_that_of_the_text_encoder(
+    length: float | None, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["sd1"] / "tokenizer", tmp_path / "tokenizer")
+    edit("tokenizer_config.json", model_max_length=length)(folder)
+    assert PromptTokenizer(folder, 12)(["a lake"]).shape == (1, 12)
 
 
 def test_a_picture_without_contents_is_no_picture(folders: dict[str, Path]) -> None:

@@ -11,6 +11,7 @@ from ...errors import UnusableFile
 from ...io.clip_tokenizer import END, CLIPTokenizer
 from ...io.files import read_json
 
+FEWEST_TOKENS = 3  # start, a word, end
 _LISTED = "added_tokens_decoder"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -24,13 +25,19 @@ class PromptTokenizer(CLIPTokenizer):
 
     Raises:
         MissingPackage: see `CLIPTokenizer`.
-        UnusableFile: see `CLIPTokenizer`; also if the padding token is not in the vocabulary.
+        UnusableFile: see `CLIPTokenizer`; also if the padding token is not in the vocabulary, or the files say no
+            usable number of tokens.
     """
 
     def __init__(self, folder: Path, longest: int):
         settings = _settings(folder)
-        length = settings.get("model_max_length", longest)
-        super().__init__(folder, min(int(length), longest))
+        length = settings.get("model_max_length")  # 1e30, or nothing, where nobody set it
+        if length is not None and not (isinstance(length, int | float) and length >= FEWEST_TOKENS):
+            raise UnusableFile(
+                f"the tokenizer in {folder} has model_max_length={length!r:.80}; it must be a number, at least "
+                f"{FEWEST_TOKENS}"
+            )
+        super().__init__(folder, longest if length is None else int(min(length, longest)))
 
         pad = _text(settings.get("pad_token")) or END
 
