@@ -160,13 +160,17 @@ def test_images_of_the_size_wanted_stay_as_they_are() -> None:
     assert prepare_all(images, (7, 11)) is images
 
 
-@pytest.mark.parametrize("size", [(4, 4), (5, 9)])
-def test_images_from_a_file_and_from_an_array_are_the_same(tmp_path: Path, size: tuple[int, int]) -> None:
-    images = RNG.integers(0, 256, (2, 14, 23, 3), dtype=np.uint8)
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("size", [(4, 4), (5, 9), (14, 23)])
+def test_images_from_a_file_and_from_an_array_are_the_same(
+    tmp_path: Path, size: tuple[int, int], channels: int
+) -> None:
+    images = RNG.integers(0, 256, (2, 14, 23, channels), dtype=np.uint8)
+    images[:, :7, :, 3:] = 0  # hidden pixels, of colours that nobody chose
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
-    from_files = np.stack([read_image(tmp_path / f"{i}.png", size) for i in range(2)])
-    np.testing.assert_array_equal(from_files, prepare_all(images, size))
+    from_files = np.stack([read_image(tmp_path / f"{i}.png", size, channels) for i in range(2)])
+    np.testing.assert_array_equal(from_files, prepare_all(images, size, channels))
 
 
 def test_the_content_decides_not_the_suffix_and_nothing_runs_another_program(tmp_path: Path) -> None:

@@ -104,10 +104,10 @@ def prepare(image: Image.Image, size: tuple[int, int], channels: int = 3) -> np.
 
 
 def prepare_all(images: np.ndarray, size: tuple[int, int], channels: int = 3) -> np.ndarray:
-    """`prepare` each of (N, H, W, C) uint8 images, C 1, 3 or 4; images that fit already are returned unchanged."""
+    """`prepare` each of (N, H, W, C) uint8 images, C 1, 3 or 4; grey and RGB images that fit are returned unchanged."""
     from PIL import Image
 
-    if images.shape[1:] == (*size, channels):
+    if images.shape[1:] == (*size, channels) and MODES[channels] != "RGBA":
         return images
 
     grey = images.shape[-1] == 1
