@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.limits import unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal, step_keys
@@ -62,6 +63,18 @@ def test_a_model_is_drawn_with_as_it_was_trained(sampler_of: Callable[[Scheduler
     again.set_timesteps(4)
     np.testing.assert_array_equal(np.array(sampler_of(again).sample(guided, 2, (16, 16), seed=5)), np.array(images))
     assert sampler_of(again).sample(guided).shape == (1, 32, 32, 3)
+
+
+def test_a_guided_model_of_a_mixture_is_drawn_with_the_labels_of_the_images_of_the_seed() -> None:
+    network = tiny_model()
+    model = GuidedModel.from_model(network, conditions_of(network, "landscapes", None, ""), domain="landscapes")
+    sampler = StandardSampler(DDIMScheduler())
+    sampler.scheduler.set_timesteps(4)
+    images = sampler.sample(model, 3, (8, 8), seed=5)
+    x0 = sampler.run(model.of_images(5, 3), model.noise(5, 3)).images
+    assert mx.array_equal(images, mx.clip(x0, -1, 1))
+    given = model.of_images(5, 3).condition  # conditions of one's own take its place
+    assert mx.array_equal(sampler.sample(model, 3, (8, 8), seed=5, condition=given), images)
 
 
 def test_a_guided_model_is_suited_by_what_it_says_and_another_function_by_nothing() -> None:

@@ -169,6 +169,7 @@ class StandardSampler:
             shape, decode = model.state_shape, model.decode
         elif isinstance(model, GuidedModel):
             scheduler.fit(model)
+            model = model if condition is not None else model.of_images(seed, batch_size)
             drawn = scheduler.guided(model, condition)
             scheduler.suit(drawn.identity, drawn.domain or None, drawn.guidance_in_effect)
             shape, decode = drawn.state_shape, drawn.decode
