@@ -18,6 +18,7 @@ from adaptive_diffusion.diffusion.facts import ModelFacts
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.io.pixels import to_float
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
@@ -243,7 +244,7 @@ def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_no_unet_cannot_be_saved(pipeline: DiffusionPipeline, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="only a SimpleUNet can be saved"):
+    with pytest.raises(ValueError, match="must be a SimpleUNet"):
         pipeline.save_model(tmp_path / "m.safetensors")
 
 
@@ -482,10 +483,12 @@ def test_one_timestep_makes_a_whole_batch_noisy(pipeline: DiffusionPipeline) -> 
 def test_images_of_whole_numbers_are_scaled_or_refused(pipeline: DiffusionPipeline) -> None:
     grey = np.full((2, 8, 8, 3), 64, np.uint8)
     noise = mx.zeros(grey.shape)
-    for images in (grey, mx.array(grey)):
+    for images in (grey, mx.array(grey), to_float(grey), to_float(grey).tolist()):
         np.testing.assert_allclose(np.array(pipeline.add_noise(images, 0, noise)), 64 / 127.5 - 1, atol=1e-3)
     with pytest.raises(ValueError, match=r"floats in \[-1, 1\], got .*uint8"):
         pipeline.scheduler.add_noise(mx.array(grey), noise, 0)
+    with pytest.raises(ValueError, match=r"floats in \[-1, 1\], or uint8, got .*int32"):
+        pipeline.add_noise(mx.array(grey, mx.int32), 0, noise)
 
 
 def test_guidance_without_a_condition_has_no_effect_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

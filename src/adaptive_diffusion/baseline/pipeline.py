@@ -21,7 +21,6 @@ from ..io.counted import count
 from ..io.pixels import resize, to_float
 from ..io.progress import Progress
 from ..models.checkpoint import load_model, save_model
-from ..models.unet import SimpleUNet
 from ..sampling.batches import decoded
 from ..sampling.standard import StandardSampler, origin_of
 from ..schedulers.core import SchedulerCore
@@ -236,9 +235,15 @@ class DiffusionPipeline:
                 scaled.
             timesteps: A scalar, (1,) for all images, or (B,), in [0, T - 1].
             noise: Standard normal, shaped as the states; None: drawn.
+
+        Raises:
+            ValueError: for images of other whole numbers than uint8, or timesteps that cannot be used.
         """
-        if images.dtype in (mx.uint8, np.uint8):
+        images = mx.array(images)
+        if images.dtype == mx.uint8:
             images = mx.array(to_float(np.array(images)))
+        if not mx.issubdtype(images.dtype, mx.floating):
+            raise ValueError(f"images must be floats in [-1, 1], or uint8, got {images.dtype}")
         states = self._drawing.encode(images) if images.ndim == 4 else self._drawing.encode(images[None])[0]
         noise = mx.random.normal(states.shape) if noise is None else noise
         self._fit_scheduler()
@@ -259,10 +264,8 @@ class DiffusionPipeline:
         """Write the model to a safetensors file.
 
         Raises:
-            TypeError: if the model is not a `SimpleUNet`.
+            ValueError: if the model is not a `SimpleUNet`, or the name of the file does not end in `.safetensors`.
         """
-        if not isinstance(self.model, SimpleUNet):
-            raise TypeError(f"only a SimpleUNet can be saved, this pipeline has a {type(self.model).__name__}")
         save_model(path, self.model)
 
     @_alone()
