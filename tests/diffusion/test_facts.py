@@ -7,6 +7,7 @@ import pytest
 from adaptive_diffusion.baseline.picture_models import PlainModel
 from adaptive_diffusion.diffusion.facts import ModelFacts
 from adaptive_diffusion.diffusion.guidance import guidance_in, identity_of
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.limits import Clipped, unlimited
 from adaptive_diffusion.errors import Unusable
 
@@ -42,6 +43,8 @@ def test_an_identity_tells_its_guidance(scale):
         ({"noise_schedule": "linear"}, "noise_schedule must have some of .*, got 'linear'"),
         ({"noise_schedule": {"beta_start": 2}}, "betas must satisfy"),
         ({"guidance_scale": "strong"}, "guidance_scale must be a number"),
+        ({"bounded": "no"}, "bounded must be true or false, got 'no'"),
+        ({"noise_schedule": {"rescale_betas_zero_snr": "no"}}, "rescale_betas_zero_snr must be true or false"),
     ],
 )
 def test_what_a_model_says_is_refused_where_it_cannot_be(said, sentence):
@@ -60,8 +63,18 @@ def test_what_a_model_says_is_refused_where_it_cannot_be(said, sentence):
         ({"identity": None}, "identity must be a text, got None; leave it out"),
         ({"identity": 3}, "identity must be a text, got 3"),
         ({"state_shape": (8, 8)}, r"state_shape must be \(height, width, channels\)"),
+        ({"state_shape": (8.5, 8, 3)}, "height of state_shape must be a whole number"),
     ],
 )
 def test_a_misspelt_fact_of_a_plain_model_is_refused(said, sentence):
     with pytest.raises(ValueError, match=sentence):
         PlainModel(lambda x, t, condition: x, **{"state_shape": (8, 8, 3), **said})
+
+
+@pytest.mark.parametrize("given", [[8, 8, 3], (8.0, 8, 3)])
+def test_the_shape_of_a_state_is_a_tuple_of_whole_numbers_however_it_was_given(given):
+    plain = PlainModel(lambda x, t, condition: x, given)
+    for found in (plain.state_shape, GuidedModel(plain, state_shape=given).state_shape):
+        assert found == (8, 8, 3)
+        assert all(type(length) is int for length in found)
+    assert plain.picture_size == (8, 8)

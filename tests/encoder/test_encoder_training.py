@@ -282,7 +282,7 @@ def test_a_label_with_the_name_of_no_label_is_refused(recipe: dict[str, Any], tm
         ({"weight_decay": float("nan")}, "weight_decay must be"),
         ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"widths": ()}, "widths must name"),
-        ({"widths": (8, 0)}, "widths must name"),
+        ({"widths": (8, 0)}, "each of widths must be"),
         ({"image_size": 12, "widths": (4, 4, 4)}, "multiple of 8"),
         ({"state": "state.npz"}, "state must be a .safetensors file"),
     ],

@@ -81,13 +81,18 @@ def test_an_impossible_guidance_scale_is_refused(model: SimpleUNet, scale: float
     ("change", "message"),
     [
         ({"image_size": 18}, "multiple of 4"),
-        ({"blocks": (1,)}, "one positive count for each of 2 levels"),
+        ({"blocks": (1,)}, "one count for each of 2 levels"),
         ({"attention_levels": (2,)}, "must lie in 0..1"),
         ({"head_dim": 5}, "must divide the widths"),
         ({"head_dim": 0}, "head_dim must be"),
         ({"patch_size": 0}, "patch_size must be"),
         ({"in_channels": -1}, "in_channels must be"),
-        ({"widths": ()}, "at least one positive channel count"),
+        ({"widths": ()}, "widths must name at least one"),
+        ({"widths": (8.5, 16)}, "each of widths must be a whole number, at least 1, got 8.5"),
+        ({"widths": ("a", 16)}, "each of widths must be a whole number"),
+        ({"widths": 8}, "widths must be a list of whole numbers, got 8"),
+        ({"attention_levels": (-1,)}, "each of attention_levels must be"),
+        ({"num_classes": (2, 2.5)}, "each of num_classes must be"),
     ],
 )
 def test_an_impossible_architecture_is_refused(change: dict, message: str) -> None:

@@ -41,15 +41,14 @@ class PlainModel:
     domains: Mapping[str, Sequence[str]] | None = None
 
     def __init__(self, denoiser: Denoiser, state_shape: tuple[int, int, int], identity: str = "", **metadata: Any):
-        check_state_shape(state_shape)
         if not isinstance(identity, str):
             raise ValueError(f"identity must be a text, got {identity!r:.80}; leave it out if there is none")
         for name in metadata:
             check_choice("a fact of a PlainModel", name, _FACTS)
 
         self._denoiser = denoiser
-        self.state_shape = state_shape
-        self.picture_size = state_shape[:2]
+        self.state_shape = check_state_shape(state_shape)
+        self.picture_size = self.state_shape[:2]
         self.identity = identity
         self.metadata: Mapping[str, Any] = metadata
         ModelFacts.of(self)  # it refuses values out of range

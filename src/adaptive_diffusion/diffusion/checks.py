@@ -30,12 +30,16 @@ def check_seed(name: str, value: Any) -> int:
     return check_count(name, value, 0, 2**32 - 1)
 
 
-def check_state_shape(value: Any) -> None:
-    """Refuse what is no (height, width, channels) of states."""
+def check_state_shape(value: Any) -> tuple[int, int, int]:
+    """`value` as a tuple of ints, if it is (height, width, channels) of states."""
     if not isinstance(value, Sequence) or len(value) != 3:
         raise ValueError(f"state_shape must be (height, width, channels), got {value!r:.80}")
-    for name, length in zip(("height", "width", "channels"), value, strict=True):
-        check_count(f"{name} of state_shape", length, 1)
+    height, width, channels = value
+    return (
+        check_count("height of state_shape", height, 1),
+        check_count("width of state_shape", width, 1),
+        check_count("channels of state_shape", channels, 1),
+    )
 
 
 def check_class_ids(condition: Any, classes: Sequence[int]) -> None:
@@ -61,10 +65,18 @@ def check_class_ids(condition: Any, classes: Sequence[int]) -> None:
             raise ValueError(f"column {k} of the condition must be class ids from 0 to {most}, got {ids[:, k]}")
 
 
-def check_widths(widths: Sequence[int]) -> None:
-    """Refuse what are no numbers of channels of the levels of a network."""
-    if not widths or min(widths) < 1:
-        raise ValueError(f"widths must name at least one positive channel count, got {widths}")
+def check_counts(name: str, values: Any, low: int) -> tuple[int, ...]:
+    """`values` as a tuple of ints, if they are a list of whole numbers >= `low`."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise ValueError(f"{name} must be a list of whole numbers, got {values!r:.80}")
+    return tuple(check_count(f"each of {name}", value, low) for value in values)
+
+
+def check_widths(values: Any) -> tuple[int, ...]:
+    """`values` as a tuple of ints, if they are numbers of channels of the levels of a network."""
+    if not (widths := check_counts("widths", values, 1)):
+        raise ValueError("widths must name at least one number of channels, got none")
+    return widths
 
 
 def check_number(

@@ -8,7 +8,7 @@ from typing import Any, Self, overload
 
 from ..errors import Unusable
 from ..types import PictureModel
-from .checks import check_choice, check_number
+from .checks import check_choice, check_flag, check_number
 from .guidance import Guidance
 from .limits import Clipped, Limit, unlimited
 from .schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
@@ -42,6 +42,7 @@ class ModelFacts:
         if self.prediction_type is not None:
             check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         check_number("guidance_scale", self.guidance_scale, 0)
+        check_flag("bounded", self.bounded)
 
         schedule = self.noise_schedule
         if not isinstance(schedule, Mapping) or not schedule.keys() <= set(SCHEDULE_ARGUMENTS):

@@ -93,7 +93,7 @@ class GuidedModel:
             raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
 
         if self.state_shape is not None:
-            check_state_shape(self.state_shape)
+            object.__setattr__(self, "state_shape", check_state_shape(self.state_shape))
         if self.condition is not None and self.mixture is not None:
             raise ValueError("condition and mixture were both given, which say the same; leave one of them out")
 

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .checks import check_choice, check_count, check_number
+from .checks import check_choice, check_count, check_flag, check_number
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SCHEDULE_ARGUMENTS = (  # of `NoiseSchedule`, by which schedulers and models say what they were trained with
@@ -117,7 +117,7 @@ class NoiseSchedule:
                 f"alpha^2 goes from {first:.6g} to {last:.2g}: give others, or another number of timesteps"
             )
 
-        if rescale_betas_zero_snr:
+        if check_flag("rescale_betas_zero_snr", rescale_betas_zero_snr):
             self.alphas_cumprod = _zero_terminal_snr(self.alphas_cumprod)
         self._lambdas = 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
         self.config = {  # JSON types

@@ -34,10 +34,8 @@ class EncoderConfig:
     word_dimension: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("domains", "widths"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-
-        check_widths(self.widths)
+        object.__setattr__(self, "domains", tuple(self.domains))
+        object.__setattr__(self, "widths", check_widths(self.widths))
         if self.image_size % 2 ** len(self.widths) or self.image_size < SMALLEST:
             raise ValueError(
                 f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, and at least "

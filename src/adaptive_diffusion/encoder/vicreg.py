@@ -47,9 +47,7 @@ class VICRegConfig:
     dimension: int = 64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        check_widths(self.widths)
-
+        object.__setattr__(self, "widths", check_widths(self.widths))
         side = 2 ** max(len(self.widths), SCALES - 1)
         if self.image_size % (4 * side):  # three quarters of it, a crop of the training, must be halved as often
             raise ValueError(f"image_size must be a multiple of {4 * side}, got {self.image_size}")

@@ -90,7 +90,7 @@ def by_weaker_model(
 def _check_metadata(path: str | Path, config: UNetConfig, metadata: dict[str, Any]) -> None:
     """Refuse invalid metadata of a model."""
     try:
-        facts = ("prediction_type", "guidance_scale", "noise_schedule")
+        facts = ("prediction_type", "guidance_scale", "noise_schedule", "bounded")
         ModelFacts(**{name: metadata[name] for name in facts if name in metadata})
 
         domains, labels = metadata.get("domains", []), metadata.get("labels", {})

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..diffusion.checks import check_class_ids, check_count, check_widths
+from ..diffusion.checks import check_class_ids, check_count, check_counts, check_widths
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
 from .convolution import Conv3x3
@@ -49,17 +49,15 @@ class UNetConfig:
     num_classes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("widths", "blocks", "attention_levels", "num_classes"):
-            object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+        object.__setattr__(self, "widths", check_widths(self.widths))
+        for name, low in (("blocks", 1), ("attention_levels", 0), ("num_classes", 0)):
+            object.__setattr__(self, name, check_counts(name, getattr(self, name), low))
 
         for name in ("image_size", "in_channels", "patch_size", "head_dim", "embedding_dim"):
             check_count(name, getattr(self, name), 1)
 
-        check_widths(self.widths)
-        if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:
-            raise ValueError(
-                f"blocks must give one positive count for each of {len(self.widths)} levels, got {self.blocks}"
-            )
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(f"blocks must give one count for each of {len(self.widths)} levels, got {self.blocks}")
         if sum(self.blocks) > MOST_BLOCKS:
             raise ValueError(f"blocks must add up to at most {MOST_BLOCKS}, got {sum(self.blocks)}")
 
@@ -70,7 +68,7 @@ class UNetConfig:
                 f"{len(self.widths)} levels), got {self.image_size}"
             )
 
-        bad = [level for level in self.attention_levels if not 0 <= level < len(self.widths)]
+        bad = [level for level in self.attention_levels if level >= len(self.widths)]
         if bad:
             raise ValueError(f"attention_levels must lie in 0..{len(self.widths) - 1}, got {bad}")
 

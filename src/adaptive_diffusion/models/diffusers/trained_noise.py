@@ -85,6 +85,7 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
             raise UnusableFile(f"{path}: {key} = {values[key]!r} is not supported, only {', '.join(accepted)}")
 
     schedule = {key: values[key] for key in SCHEDULE_ARGUMENTS}
+    schedule["rescale_betas_zero_snr"] = values["rescale_betas_zero_snr"] or False  # null is false in diffusers
     try:
         NoiseSchedule(**schedule)
     except (ValueError, TypeError) as error:
