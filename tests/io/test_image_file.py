@@ -248,3 +248,12 @@ def test_a_missing_permission_is_called_one(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
     with pytest.raises(ValueError, match="permission denied"):
         read_image(tmp_path / "a.png", (8, 8))
+
+
+@pytest.mark.parametrize(("width", "height", "enlarged"), [(20, 40, True), (40, 20, True), (32, 32, False)])
+def test_a_start_that_is_enlarged_is_warned_of(
+    width: int, height: int, enlarged: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (width, height)).save(tmp_path / "a.png")
+    read_picture(tmp_path / "a.png", (32, 32))
+    assert (f"a.png is enlarged from {width}x{height} to 32x32 pixels" in caplog.text) == enlarged

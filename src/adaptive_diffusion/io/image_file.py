@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from ..errors import UnusableFile
 from .files import home_path, why_unreadable
 from .pixels import prepare, to_float
+
+log = logging.getLogger(__name__)
 
 MAX_PIXELS = 2**27  # of one image; beyond this a small file may fill the memory
 
@@ -68,7 +71,7 @@ def read_sized(path: str | Path, size: tuple[int, int], channels: int = 3) -> tu
 
 
 def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:
-    """The image that a run starts from, at the size that its model draws; see `read_image`.
+    """The image that a run starts from, at the size that its model draws; see `read_image`. A smaller one is warned of.
 
     Args:
         path: Its file; `~` is the home folder.
@@ -82,9 +85,13 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> 
         UnusableFile: if there is no such file, or it cannot be read as an image.
     """
     try:
-        return to_float(read_image(home_path(path), size, channels))
+        pixels, found = read_sized(home_path(path), size, channels)
     except UnusableFile as error:
         raise UnusableFile(f"init_image={error}; give an image file, e.g. a PNG or JPEG") from error
+
+    if found[0] < size[0] or found[1] < size[1]:
+        log.warning("init_image=%s is enlarged from %dx%d to %dx%d pixels", path, *found[::-1], *size[::-1])
+    return to_float(pixels)
 
 
 def _in_words(error: Exception) -> str:

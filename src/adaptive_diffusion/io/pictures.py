@@ -181,15 +181,15 @@ def _warn_of_enlarged(path: Path, sizes: Sequence[tuple[int, ...]], size: tuple[
         )
 
 
-def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray) -> None:
+def _check_labels(file: Path, n: int, labels: np.ndarray, names: np.ndarray) -> None:
     """Refuse labels that do not index the names, and names that are not different texts."""
     if names.ndim != 1 or (names.size and names.dtype.kind != "U"):
         raise UnusableFile(f"{file}: 'label_names' must be (K,) texts, got {names.dtype} {names.shape}")
     if len(set(names.tolist())) < len(names) or "" in names:
         raise UnusableFile(f"{file}: 'label_names' must be different texts, none of them empty")
 
-    wanted = f"{file}: 'labels' must be ({count},) indices into the {len(names)} 'label_names'"
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+    wanted = f"{file}: 'labels' must be ({n},) indices into the {len(names)} 'label_names'"
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise UnusableFile(f"{wanted}, got {labels.dtype} of shape {labels.shape}")
     if labels.min() < -1 or labels.max() >= len(names):
         raise UnusableFile(f"{wanted}, or -1, got shape {labels.shape} with values {labels.min()} to {labels.max()}")
