@@ -18,8 +18,8 @@ from adaptive_diffusion.backend import prepare as backend
 from adaptive_diffusion.backend import doctor
 import mlx.core as mx
 mx.set_default_device(mx.cpu)
-info = backend.info()
-print(json.dumps({"blas": info.blas, "core": info.core, "threads": info.threads,
+blas = backend.info().blas
+print(json.dumps({"blas": blas.name, "core": blas.core, "threads": blas.threads,
                   "gflops": doctor.matmul_gflops(int(sys.argv[1]), int(sys.argv[2]))}))
 """
 
@@ -29,7 +29,7 @@ class Measurement:
     """Matrix products in one process.
 
     Attributes:
-        blas: Name of the library, as in `backend.BackendInfo`.
+        blas: Name of the library, as in `backend.blas.Blas`.
         core: OpenBLAS's instruction set; "" for other libraries.
         threads: Threads of one product; None if unknown.
         gflops: Best float32 GFLOP/s.

@@ -68,12 +68,12 @@ def report() -> tuple[dict[str, str], list[str]]:
         advice.append(str(error))
     else:
         facts["device"] = found.device
-        facts["BLAS"] = " ".join(_describe_blas(found))
+        facts["BLAS"] = " ".join(_describe_blas(found.blas))
         if (threads := backend.product_threads()) > 1 and found.device.startswith("cpu"):
             facts["batches"] = f"large ones go through a network in {threads} parts, side by side"
         facts["matmul"] = f"{matmul_gflops():.0f} GFLOP/s (1024 x 1024, float32, {found.device.split()[0]})"
         advice += found.warnings
-        advice += _core_advice(found.core)
+        advice += _core_advice(found.blas.core)
 
     of_extras = [name for _, names in EXTRAS.values() for name in names]
     installed = {name: version(name) for name in (*REQUIRED, *BACKENDS, *of_extras)}
@@ -92,8 +92,8 @@ def report() -> tuple[dict[str, str], list[str]]:
     return facts, advice
 
 
-def _describe_blas(found: backend.BackendInfo) -> Iterator[str]:
-    yield found.blas
+def _describe_blas(found: blas.Blas) -> Iterator[str]:
+    yield found.name
     if found.core:
         yield f"({found.core} kernels)"
     if found.threads is not None:

@@ -11,10 +11,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..program import pip_install
 from . import blas
+from .blas import Blas
 
 BLAS_VARIABLE = "ADAPTIVE_DIFFUSION_BLAS"
 
@@ -29,18 +29,12 @@ class BackendInfo:
 
     Attributes:
         device: MLX's default device and the name of the hardware, e.g. "cpu (AMD EPYC)".
-        blas: Name of the BLAS on the CPU; see `blas.Blas`.
-        path: Its file; None if it is MLX's or the system's.
-        core: The instruction set that OpenBLAS reports; "" for other libraries.
-        threads: Threads of one matrix product on the CPU; None if the library does not report them.
+        blas: The BLAS on the CPU.
         warnings: Problems and their remedies, one sentence each.
     """
 
     device: str
-    blas: str
-    path: Path | None
-    core: str
-    threads: int | None
+    blas: Blas
     warnings: tuple[str, ...]
 
 
@@ -116,9 +110,7 @@ def info() -> BackendInfo:
     device = mx.default_device()
     kind = "gpu" if device.type == mx.DeviceType.gpu else "cpu"
     name = mx.device_info(device).get("device_name", "") or platform.machine()
-    path = None if _blas.path is None else Path(_blas.path)
-
-    return BackendInfo(f"{kind} ({name})", _blas.name, path, _blas.core, _blas.threads, _warnings)
+    return BackendInfo(f"{kind} ({name})", _blas, _warnings)
 
 
 def product_threads() -> int:
@@ -167,5 +159,5 @@ def _has_gpu() -> bool:
     return bool(mx.is_available(mx.gpu))
 
 
-_blas: blas.Blas | None = None
+_blas: Blas | None = None
 _warnings: tuple[str, ...] = ()
