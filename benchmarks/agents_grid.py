@@ -22,7 +22,7 @@ import numpy as np
 from adaptive_diffusion.diffusion.guidance import Constant
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_vicreg_reference
-from adaptive_diffusion.encoder.vicreg import load_vicreg
+from adaptive_diffusion.encoder.vicreg import load_builtin_vicreg
 from adaptive_diffusion.errors import UnusableFile
 from adaptive_diffusion.io.array_file import read_arrays
 from adaptive_diffusion.io.files import atomic_path
@@ -88,7 +88,7 @@ class Store:
     def drawn(self, config: DomainConfig, noises: Noises) -> Drawn:
         """What a configuration draws from all batches of some noises."""
         made_of = [noises.drawing.guided_identity, noises.seed, noises.pictures * noises.batches, config.to_dict()]
-        encoders = [load_builtin_encoder().content_hash, load_vicreg().content_hash]
+        encoders = [load_builtin_encoder().content_hash, load_builtin_vicreg().content_hash]
         digest = hashlib.sha256(json.dumps([made_of, encoders], sort_keys=True).encode()).hexdigest()
         path = self.folder / f"{noises.drawing.domain}-{digest[:16]}.npz"
         if path not in self._kept:
@@ -212,7 +212,7 @@ class Choice:
 @cache
 def _to_real_images(domain: str) -> MomentDistance:
     """The distance to a domain's real images by the encoder that nothing was tuned on."""
-    return MomentDistance(load_vicreg_reference(domain, load_vicreg())[0])
+    return MomentDistance(load_vicreg_reference(domain, load_builtin_vicreg())[0])
 
 
 def fresh_table(domain: str, chosen: Mapping[str, Sequence[Choice]]) -> str:
@@ -257,7 +257,7 @@ def _in_words(config: DomainConfig) -> str:
 
 def _draw(config: DomainConfig, noises: Noises) -> Drawn:
     """Draw all batches, and encode them."""
-    encoder, vicreg, model = load_builtin_encoder(), load_vicreg(), noises.drawing
+    encoder, vicreg, model = load_builtin_encoder(), load_builtin_vicreg(), noises.drawing
     features: list[tuple[np.ndarray, np.ndarray]] = []
     for batch in range(noises.batches):
         run = drawing_run(

@@ -14,7 +14,7 @@ from adaptive_diffusion.diffusion.guidance import Constant, Guidance, Interval
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_kernel, load_reference, load_vicreg_reference
-from adaptive_diffusion.encoder.vicreg import load_vicreg
+from adaptive_diffusion.encoder.vicreg import load_builtin_vicreg
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance
@@ -113,7 +113,7 @@ class Measure:
     seed: int
 
     def __post_init__(self) -> None:
-        self.model, self.encoder, self.vicreg = load_builtin_model(), load_builtin_encoder(), load_vicreg()
+        self.model, self.encoder, self.vicreg = load_builtin_model(), load_builtin_encoder(), load_builtin_vicreg()
 
     def __call__(self, domain: str, guidance: Guidance, n: int, solver: str) -> Measured:
         """One row: a domain and its guidance, drawn in n steps by one of the `--solvers`."""

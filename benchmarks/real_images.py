@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
-from adaptive_diffusion.encoder.vicreg import load_vicreg
+from adaptive_diffusion.encoder.vicreg import load_builtin_vicreg
 from adaptive_diffusion.io.pictures import load_pictures
 from adaptive_diffusion.metrics.frechet import frechet_distance
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--draws", type=int, default=10, help="of them, each compared with all others of the domain")
     options = parser.parse_args(argv)
 
-    encoders: dict[str, Any] = {"fd_encoder": load_builtin_encoder(), "fd_vicreg": load_vicreg()}
+    encoders: dict[str, Any] = {"fd_encoder": load_builtin_encoder(), "fd_vicreg": load_builtin_vicreg()}
     columns = [f"{name}_{what}" for name in encoders for what in ("mean", "sd")]
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(["domain", "images", "draws", *columns, *encoders])

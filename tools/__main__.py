@@ -22,7 +22,7 @@ from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from adaptive_diffusion.encoder.reference import FOLDER, load_kernel, load_reference, load_vicreg_reference
-from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
+from adaptive_diffusion.encoder.vicreg import BUILTIN_VICREG, VICRegEncoder, load_vicreg
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.grids.calibrated import merged
@@ -115,7 +115,7 @@ def chain(data: Path) -> list[Asset]:
         Asset("word vectors", partial(read, load_words), _rebuild_words),
         Asset("encoder", partial(read, partial(load_encoder, BUILTIN_ENCODER)), partial(_rebuild_encoder, data)),
         *references,
-        Asset("vicreg", partial(read, load_vicreg), partial(_rebuild_vicreg, data)),
+        Asset("vicreg", partial(read, partial(load_vicreg, BUILTIN_VICREG)), partial(_rebuild_vicreg, data)),
         *vicreg_references,
         Asset("first predictions", stale_firsts, write_firsts),
         Asset("schedules", stale_schedules, _rebuild_schedules),
@@ -161,11 +161,11 @@ def _rebuild_vicreg(data: Path) -> None:
 
 def read_vicreg_reference(domain: str, vicreg: VICRegEncoder | None = None, folder: Path = FOLDER) -> None:
     """The same of the files by an encoder without labels."""
-    load_vicreg_reference(domain, vicreg or load_vicreg(), folder)
+    load_vicreg_reference(domain, vicreg or load_vicreg(BUILTIN_VICREG), folder)
 
 
 def _rebuild_vicreg_reference(domain: str, data: Path) -> None:
-    write_vicreg_reference(domain, load_pictures(data / f"{domain}_32.npz", 32).images, load_vicreg())
+    write_vicreg_reference(domain, load_pictures(data / f"{domain}_32.npz", 32).images, load_vicreg(BUILTIN_VICREG))
 
 
 def stale_schedules(path: Path = SHIPPED) -> str | None:

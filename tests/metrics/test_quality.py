@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from tiny import LABELS, tiny_encoder
@@ -14,7 +15,13 @@ from adaptive_diffusion.encoder.reference import (
     load_reference,
     load_vicreg_reference,
 )
-from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
+from adaptive_diffusion.encoder.vicreg import (
+    VICRegConfig,
+    VICRegEncoder,
+    VICRegNetwork,
+    load_builtin_vicreg,
+    save_vicreg,
+)
 from adaptive_diffusion.io.pictures import load_pictures
 from adaptive_diffusion.io.pixels import prepare_all, to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
@@ -42,11 +49,11 @@ def measured(metrics, **options) -> dict[str, Measurement]:
 
 
 def test_the_vicreg_encoder_measures_beside_the_encoder(references: Path) -> None:
-    write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), load_vicreg(), references)
+    write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), load_builtin_vicreg(), references)
     found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)))
     assert {"fd_encoder", "fd_vicreg", "precision", "recall"} < set(found)
-    statistics, clusters = load_vicreg_reference("landscapes", load_vicreg(), references)
-    features = load_vicreg().features(DRAWN)
+    statistics, clusters = load_vicreg_reference("landscapes", load_builtin_vicreg(), references)
+    features = load_builtin_vicreg().features(DRAWN)
     own = FeatureStatistics.from_features(features, "vicreg/64", statistics.encoder_hash)
     assert found["fd_vicreg"].value == pytest.approx(frechet_distance(own, statistics), rel=1e-6)
     assert (found["precision"].value, found["precision"].n) == (clusters.precision(features), 30)
@@ -56,7 +63,7 @@ def test_the_vicreg_encoder_measures_beside_the_encoder(references: Path) -> Non
 
 @pytest.mark.parametrize(("n", "enough"), [(9, False), (10, True)])
 def test_precision_and_recall_of_a_few_images_say_nothing(references: Path, n: int, enough: bool) -> None:
-    write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), load_vicreg(), references)
+    write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), load_builtin_vicreg(), references)
     metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
     found = {m.name: m for m in metrics.measure(DRAWN[:n], domain="landscapes", caption="the sea")}
     assert (found["precision"].meaningful, found["recall"].meaningful) == (enough, enough)
@@ -72,7 +79,7 @@ def test_too_few_real_images_are_told_of(tmp_path: Path, caplog: pytest.LogCaptu
     assert measured(EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path)))["fd_encoder"].caveat is None
 
     write_reference("landscapes", REAL[:23], tiny_encoder(), tmp_path)
-    write_vicreg_reference("landscapes", prepare_all(REAL[:23], (32, 32)), load_vicreg(), tmp_path)
+    write_vicreg_reference("landscapes", prepare_all(REAL[:23], (32, 32)), load_builtin_vicreg(), tmp_path)
     found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path)))
     assert "23 real images" in str(found["fd_encoder"].caveat)
     assert "23 real images make one cluster" in str(found["precision"].caveat)
@@ -84,7 +91,7 @@ def test_too_few_real_images_are_told_of(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_references_of_another_vicreg_encoder_are_stale_and_refused(references: Path) -> None:
-    vicreg = load_vicreg()
+    vicreg = load_builtin_vicreg()
     with pytest.raises(ValueError, match="landscapes_vicreg"):
         read_vicreg_reference("landscapes", vicreg, references)
     write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), vicreg, references)
@@ -94,9 +101,21 @@ def test_references_of_another_vicreg_encoder_are_stale_and_refused(references: 
         read_vicreg_reference("landscapes", other, references)
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_files_of_encoders_are_given_as_a_path_and_read_as_they_are_now(kind, tmp_path: Path) -> None:
+    encoder, vicreg = tmp_path / "encoder.safetensors", tmp_path / "vicreg.safetensors"
+    for seed in (0, 1):
+        save_encoder(encoder, tiny_encoder().network, {"seed": seed})
+        mx.random.seed(seed)
+        written = save_vicreg(vicreg, VICRegNetwork(VICRegConfig(16, (4,), 20)), {})
+        metrics = EncoderMetrics(encoder=kind(encoder), references=tmp_path, vicreg=kind(vicreg))
+        assert metrics.encoder.metadata["seed"] == seed
+        assert metrics.vicreg.content_hash == written
+
+
 def test_the_references_that_ship_fit_the_vicreg_encoder_that_ships() -> None:
     for domain in LABELS:
-        read_vicreg_reference(domain, load_vicreg())
+        read_vicreg_reference(domain, load_builtin_vicreg())
 
 
 def test_the_encoders_numbers_carry_its_name_and_the_sample_size(references: Path) -> None:

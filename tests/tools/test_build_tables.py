@@ -21,7 +21,7 @@ from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.report import write_report
 from adaptive_diffusion.benchmark.store import save_cell
 from adaptive_diffusion.diffusion.guidance import Interval
-from adaptive_diffusion.encoder.vicreg import BUILTIN_VICREG, load_vicreg
+from adaptive_diffusion.encoder.vicreg import BUILTIN_VICREG, load_builtin_vicreg
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
@@ -420,7 +420,7 @@ def test_what_ships_was_made_by_the_commands_that_the_chain_runs(tmp_path, monke
         configuration("train", tmp_path, *command[1:]) for command in (encoder, vicreg, schedules, *found)
     )
     assert Path(vicreg.output) == BUILTIN_VICREG
-    assert vicreg.task.images == load_vicreg().metadata["training"]["images"]
+    assert vicreg.task.images == load_builtin_vicreg().metadata["training"]["images"]
     assert Path(training.output) == build.BUILTIN_ENCODER
     assert Path(training.task.state).parent == tmp_path / "outputs" / "encoder"
     assert [Path(calibration.output) for calibration in calibrations] == [made, *[tmp_path / "schedules.json"] * 4]

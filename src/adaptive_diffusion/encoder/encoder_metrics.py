@@ -12,7 +12,7 @@ from ..metrics.quality import Measurement, attempt, mean_of, set_distances
 from .domain import DomainDetector
 from .encoder import Encoder, load_builtin_encoder, load_encoder
 from .reference import FOLDER, load_kernel, load_reference, load_vicreg_reference, reference_path, vicreg_paths
-from .vicreg import BUILTIN_VICREG, VICRegEncoder, load_vicreg
+from .vicreg import VICRegEncoder, load_builtin_vicreg, load_vicreg
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ class EncoderMetrics:
     def __init__(
         self,
         converged: bool = False,
-        encoder: Encoder | str | None = None,
-        references: str | None = None,
-        vicreg: VICRegEncoder | str | None = None,
+        encoder: Encoder | str | Path | None = None,
+        references: str | Path | None = None,
+        vicreg: VICRegEncoder | str | Path | None = None,
     ):
         self.converged = converged
-        self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder or load_builtin_encoder()
-        self.vicreg = vicreg if isinstance(vicreg, VICRegEncoder) else load_vicreg(vicreg or BUILTIN_VICREG)
+        self.encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder or load_builtin_encoder()
+        self.vicreg = load_vicreg(vicreg) if isinstance(vicreg, str | Path) else vicreg or load_builtin_vicreg()
         self._folder = FOLDER if references is None else Path(references)
         if not self._folder.is_dir():
             raise ValueError(f"references={references} is no folder; leave it out, or give one with <domain>.npz")

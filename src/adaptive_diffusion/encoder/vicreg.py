@@ -167,9 +167,8 @@ def save_vicreg(path: str | Path, network: VICRegNetwork, metadata: dict[str, An
     return write_network(path, network, asdict(network._config), metadata, format=FORMAT, dtype=mx.float16)
 
 
-@cache
-def load_vicreg(path: str | Path = BUILTIN_VICREG) -> VICRegEncoder:
-    """Read an encoder file, once per process; by default the shipped one.
+def load_vicreg(path: str | Path) -> VICRegEncoder:
+    """Read an encoder file, as `train.py task=vicreg` writes it.
 
     Raises:
         UnusableFile: if the file is missing, damaged or of another kind.
@@ -178,3 +177,13 @@ def load_vicreg(path: str | Path = BUILTIN_VICREG) -> VICRegEncoder:
         path, lambda config: VICRegNetwork(VICRegConfig(**config)), format=FORMAT, what="VICRegNetwork", task="vicreg"
     )
     return VICRegEncoder(network, metadata)
+
+
+@cache
+def load_builtin_vicreg() -> VICRegEncoder:
+    """Load the shipped encoder, once per process.
+
+    Raises:
+        UnusableFile: if the shipped file is missing or damaged.
+    """
+    return load_vicreg(BUILTIN_VICREG)

@@ -18,7 +18,7 @@ from ..diffusion.checks import check_count, check_number, check_seed
 from ..encoder.domain import DomainDetector
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference, load_vicreg_reference, vicreg_paths
-from ..encoder.vicreg import load_vicreg
+from ..encoder.vicreg import load_builtin_vicreg
 from ..errors import UserError
 from ..io.addresses import without_login
 from ..io.counted import count
@@ -206,7 +206,7 @@ def bench_of(setup: Setup) -> Bench:
 def _second_encoder(domain: str) -> SecondEncoder | None:
     if not all(path.is_file() for path in vicreg_paths(domain)):
         return None
-    vicreg = load_vicreg()
+    vicreg = load_builtin_vicreg()
     return SecondEncoder(vicreg, *load_vicreg_reference(domain, vicreg))
 
 
