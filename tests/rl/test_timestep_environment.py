@@ -43,6 +43,24 @@ def test_no_action_is_the_prior_grid_and_its_own_baseline(grid, steps):
     assert info["evaluations"] == steps
 
 
+@pytest.mark.parametrize(
+    ("timesteps", "trouble"),
+    [
+        ([800, 500, 200, 50], "the grid must begin at timestep 999, as episodes do, got 800"),
+        ([999, 200, 500, 50], "strictly decreasing"),
+        ([999, 500, 200], "must give 4 timesteps"),
+    ],
+)
+def test_a_prior_that_no_episode_could_follow_is_refused(timesteps, trouble):
+    with pytest.raises(ValueError, match=trouble):
+        TimestepEnv(gaussian(), grid=lambda process, n: timesteps, num_steps=4)
+
+
+def test_a_prior_may_be_a_list():
+    env = TimestepEnv(gaussian(), grid=lambda process, n: [999, 500, 200, 50], num_steps=4)
+    assert env.describe()["prior"] == [999, 500, 200, 50]
+
+
 def test_other_timesteps_give_the_pictures_of_dpm_solver_on_them():
     env = TimestepEnv(tiny_model(), "landscapes", num_steps=6, pictures=3, batches=2)
     _, reward, info = play(env, [0.7, -0.4, 1.9, -5, 0.2], batch=1)

@@ -61,12 +61,13 @@ def spaced(spacing: Spacing, process: Any, n: int) -> np.ndarray:
     """(n,) timesteps as a rule spaces them.
 
     Raises:
-        ValueError: for a number of steps that the rule does not take, or a rule that gives another number of timesteps.
+        ValueError: for a number of steps that the rule does not take, or a rule that gives another number of timesteps,
+            or timesteps that are not strictly decreasing in [0, T - 1].
     """
     timesteps = spacing(process, n)
     if np.shape(timesteps) != (n,):
         raise Unusable(f"the grid must give {n} timesteps, as many as there are steps, got {timesteps!r:.80}")
-    return timesteps
+    return custom_timesteps(timesteps, process.num_train_timesteps)
 
 
 def custom_timesteps(timesteps: Any, num_train_timesteps: int) -> np.ndarray:

@@ -97,6 +97,9 @@ class TimestepEnv(SamplingEnv):
         self.episode_length = self.budget - 1
         self.stopping = bool(stopping)
         self._prior = spaced(grid or PowerGrid(2), self.schedule, self.budget)
+        first = self.schedule.num_train_timesteps - 1
+        if self._prior[0] != first:
+            raise ValueError(f"the grid must begin at timestep {first}, as episodes do, got {self._prior[0]:g}")
         self.route = Residuals(self.schedule, self._prior, drawing.one_hot, self.stopping)
         high = np.array([RESIDUAL, 1.0][: 1 + self.stopping], np.float32)
         self.action_space = Box(-high, high, dtype=np.float32)
