@@ -339,7 +339,7 @@ def test_a_schedule_that_knows_the_number_of_steps_comes_before_one_of_nearer_gu
 def test_a_calibration_of_another_noise_schedule_or_of_no_kind_is_refused(schedule):
     with pytest.raises(ValueError, match="the calibration is for 1000 training timesteps, not 400"):
         AdaptiveScheduler(400, calibration=schedule)
-    with pytest.raises(ValueError, match="calibration is no calibrated schedule"):
+    with pytest.raises(ValueError, match="calibration is no calibrated schedule: it lacks 'model', 'guidance_scale'"):
         AdaptiveScheduler(calibration={"steps": {}})
 
 

@@ -28,7 +28,7 @@ def test_converged_solutions_take_between_the_fewest_and_the_most(images, tolera
     assert model.cost.evaluations == solving_evaluations(images, model.process)[which]
 
 
-@pytest.mark.parametrize(("episodes", "looks"), [(1, 2), (10, 2), (25, 4), (200, 21), (400, 23)])
+@pytest.mark.parametrize(("episodes", "looks"), [(1, 2), (10, 2), (25, 4), (200, 21), (205, 22), (310, 23), (400, 23)])
 def test_looks_become_rarer(episodes, looks):
     assert _looks(episodes, 10) == looks
 

@@ -8,6 +8,7 @@ import sys
 import mlx.core as mx
 import numpy as np
 import pytest
+from gymnasium.wrappers import RecordEpisodeStatistics
 from rl.closed_form import gaussian
 from rl.policy_files import random_policy
 from tiny import ROOT, tiny_model
@@ -230,6 +231,31 @@ def test_a_policy_for_something_else_is_refused(changes, sentence, tmp_path):
     assert re.search(sentence, errors.sentence(refused.value))
 
 
+@pytest.mark.parametrize(
+    ("draws", "warned"),
+    [
+        (("gauss", "a", 1.0), ""),
+        (("gauss", "a", 2), "is for the model gauss guidance 1, and gauss guidance 2 draws with it"),
+        (("other", "a", 1), "is for the model gauss guidance 1, and other guidance 1 draws with it"),
+        (("gauss", None, 2), ""),  # not settled yet
+        (("", None, None), ""),
+    ],
+)
+def test_it_warns_of_another_model_or_guidance_than_its_own(draws, warned, tmp_path, caplog):
+    env = environment()
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env, model="gauss")
+    scheduler.suit(*draws)
+    assert caplog.text.endswith(f"{warned}\n") if warned else not caplog.text
+
+
+def test_a_policy_is_loaded_for_an_environment_in_wrappers(tmp_path):
+    env = environment()
+    path = random_policy(tmp_path / "p.zip", env)
+    load_policy(path, RecordEpisodeStatistics(env))
+    with pytest.raises(ValueError, match="was made for environment=TimestepEnv"):
+        load_policy(path, RecordEpisodeStatistics(DiffusionHyperparameterEnv(gaussian())))
+
+
 def test_what_is_no_policy_of_timesteps_is_refused(tmp_path):
     path = random_policy(tmp_path / "p.zip", DiffusionHyperparameterEnv(gaussian()))
     with pytest.raises(ValueError, match="was trained in DiffusionHyperparameterEnv, not in TimestepEnv"):
@@ -302,8 +328,8 @@ def test_a_policy_that_ships_is_one_of_the_shipped_model(file):
     assert scheduler.source == f"shipped {file.name}"
 
 
-def test_the_page_about_python_draws_with_a_policy_that_ships():
-    page = (ROOT / "docs" / "guide" / "python.md").read_text(encoding="utf-8")
+def test_the_page_about_policies_draws_with_a_policy_that_ships():
+    page = (ROOT / "docs" / "guide" / "policy.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "LearnedScheduler" in b]
     exec(block, drawn := {})
     assert drawn["images"].shape == (4, 32, 32, 3)

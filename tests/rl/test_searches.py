@@ -9,7 +9,7 @@ import pytest
 from rl.closed_form import gaussian
 
 from adaptive_diffusion.errors import MissingPackage
-from adaptive_diffusion.rl.baselines import RandomAgent
+from adaptive_diffusion.rl.baselines import CEMAgent, RandomAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.reward import QualityReward
 from adaptive_diffusion.rl.searches import CMAESAgent, TPEAgent
@@ -61,6 +61,16 @@ def test_training_resumes_to_the_bit(agent, bowl, tmp_path):
     other.train(22)
     assert [value for value, _ in other.tried] == [value for value, _ in whole.tried]
     np.testing.assert_array_equal(other.best, whole.best)
+
+
+@pytest.mark.parametrize("agent", [CEMAgent, CMAESAgent])
+def test_a_search_of_another_population_is_refused(agent, bowl, tmp_path):
+    trained, other = agent(bowl, population=4), agent(bowl, population=5)
+    trained.train(12)
+    trained.save(tmp_path / "four.zip")
+    with pytest.raises(ValueError, match=r"\(it was trained with population=4, and this agent has 5\)"):
+        other.load(tmp_path / "four.zip")
+    assert other.tried == []
 
 
 @pytest.mark.parametrize("agent", [TPEAgent, CMAESAgent])

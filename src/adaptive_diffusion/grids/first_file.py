@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.first_prediction import FirstPrediction
-from ..errors import UnusableFile
+from ..errors import UnusableFile, plainly
 from ..io.files import ASSETS, atomic_path
 from ..io.tensor_file import read_tensors, write_tensors
 
@@ -76,7 +76,7 @@ def load_firsts(path: str | Path) -> FirstPredictions:
         known = {ids: FirstPrediction(mean, some, ids) for ids, mean, some in rows}
         return FirstPredictions(header["model"], known)
     except (KeyError, TypeError, ValueError) as error:
-        raise UnusableFile(f"{path} is damaged ({error}); get the project again") from error
+        raise UnusableFile(f"{path} is damaged ({plainly(error)}); get the project again") from error
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..errors import UnusableFile
+from ..errors import UnusableFile, plainly
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, read_document, write_text
 from .calibrated_schedule import CalibratedSchedule, schedule_from
@@ -64,7 +64,7 @@ def read_schedules(path: str | Path) -> tuple[tuple[CalibratedSchedule, ...], di
     try:
         schedules = tuple(schedule_from(found) for found in content["schedules"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnusableFile(f"{path} is damaged ({error})", advice="calibrate the model again") from error
+        raise UnusableFile(f"{path} is damaged ({plainly(error)})", advice="calibrate the model again") from error
     check(path, content)
     recipes = content.get("recipes", {})
     return schedules, recipes if isinstance(recipes, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_seed
-from ..errors import UnusableFile
+from ..errors import UnusableFile, plainly
 from ..io.progress import Progress
 from .agent_file import checked_path, read_agent, write_agent
 from .callbacks import Callbacks, callbacks_of
@@ -217,9 +217,7 @@ class TuningAgent(ABC):
             self._restore(header["state"], tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             self._restore(*before)
-            raise UnusableFile(
-                f"{path} does not fit this agent ({str(error).splitlines()[0]}); train it again"
-            ) from error
+            raise UnusableFile(f"{path} does not fit this agent ({plainly(error)}); train it again") from error
 
         self.record, self._paths = record, paths
         self.work.spent.asked, self.work.spent.computed = record.asked, record.computed

@@ -162,6 +162,15 @@ class GenerationAgent(SearchAgent):
         """How the agent was made."""
         return {**super().get_config(), "population": self.population, "parts": self.parts}
 
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        state, tensors = super()._state()
+        return state | {"population": self.population}, tensors
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        if (population := state["population"]) != self.population:
+            raise ValueError(f"it was trained with population={population}, and this agent has {self.population}")
+        super()._restore(state, tensors)
+
     def _batches(self) -> list[int]:
         return [len(self.tried) // self.population % self.part.noises.batches]
 

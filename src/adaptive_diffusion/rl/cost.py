@@ -50,4 +50,5 @@ def cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batch
 def _looks(episodes: int, every: int) -> int:
     """Evaluations on held-out noises, those before and after training included."""
     frequent = min(episodes // every, FREQUENT)
-    return 1 + frequent + (episodes - frequent * every) // (RARER * every) + (episodes % every > 0)
+    wait = every * (RARER if frequent == FREQUENT else 1)
+    return 1 + frequent - (-(episodes - frequent * every) // wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from ..solvers.dpm_solver import DPMSolver
 from .agent_file import read_agent
 from .chosen_timesteps import ChosenTimesteps
 from .policy import policy_in
+
+log = logging.getLogger(__name__)
 
 SHIPPED = ASSETS / "policies"
 ENVIRONMENT = "TimestepEnv"
@@ -106,9 +109,15 @@ class LearnedScheduler(SchedulerCore):
         self._grid_memory: GridMemory = ()
 
     def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance | None) -> None:
-        """Refuse another domain than the policy's; see `SchedulerCore.suit`."""
+        """Refuse another domain than the policy's, and warn of another model or guidance; see `SchedulerCore.suit`."""
         if domain not in (None, self.domain):
             raise Unusable(f"the policy in {self.file} was trained for domain={self.domain}, not {domain}")
+
+        # without a domain it is not settled yet what is drawn
+        if self.model and model and domain is not None and guidance_scale is not None:
+            trained, draws = identity_of(self.model, self.guidance_scale), identity_of(model, guidance_scale)
+            if trained != draws:
+                log.warning("the policy is for the model %s, and %s draws with it", _short(trained), _short(draws))
 
     @property
     def grid(self) -> PolicyGrid:

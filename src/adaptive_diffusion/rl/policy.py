@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UnusableFile
+from ..errors import UnusableFile, plainly
 from .agent_file import read_agent
 
 ACTOR = "mlp_extractor.policy_net"  # Stable-Baselines3's names
@@ -63,17 +63,20 @@ def load_policy(path: str | Path, env: Any = None) -> Policy:
 
     Args:
         path: The file.
-        env: The environment that it is wanted for, whose spaces are then compared; or None.
+        env: The environment that it is wanted for, whose spaces are then compared, see `wrapped.without_wrappers`; or
+            None.
 
     Raises:
         Unusable: if the file is missing, damaged, holds an agent without a policy, or one for other spaces.
+        ValueError: for another kind of environment.
     """
     header, tensors = read_agent(path)
     policy = policy_in(path, header, tensors)
     if env is not None:
         from .episodes import check_made_for
+        from .wrapped import without_wrappers
 
-        check_made_for(env, str(path), header)
+        check_made_for(without_wrappers(env, "env"), str(path), header)
     return policy
 
 
@@ -92,7 +95,7 @@ def policy_in(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str,
     try:
         return policy_from(header["state"]["policy"], tensors)
     except (KeyError, TypeError, ValueError) as error:
-        raise UnusableFile(f"{path} does not describe a policy ({error}); train it again") from error
+        raise UnusableFile(f"{path} does not describe a policy ({plainly(error)}); train it again") from error
 
 
 def policy_from(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Policy:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..diffusion.limits import Limit
 from ..diffusion.schedule import NoiseSchedule
+from ..errors import plainly
 from ..grids.calibrated import CalibratedGrid
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, schedule_from
 from ..grids.candidates import in_words
@@ -95,7 +96,7 @@ def checked_calibration(given: Any) -> CalibratedSchedule | LeftOut | None:
         try:
             given = schedule_from(given)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"calibration is no calibrated schedule: {error!r}") from None
+            raise ValueError(f"calibration is no calibrated schedule: {plainly(error)}") from None
     if not isinstance(given, CalibratedSchedule | LeftOut | None):
         raise ValueError(f"calibration must be a calibrated schedule, or None for a power grid, got {given!r}")
     return given
