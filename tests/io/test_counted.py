@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptive_diffusion.io.counted import count
+from adaptive_diffusion.io.counted import count, speed
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,10 @@ from adaptive_diffusion.io.counted import count
 )
 def test_one_is_singular(n, noun, words):
     assert count(n, noun) == words
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(1234.5, "1,230 steps/s"), (12.34, "12.3 steps/s"), (1, "1 step/s"), (0.25, "4 s per step")]
+)
+def test_a_rate_below_one_a_second_is_seconds_for_each(rate, words):
+    assert speed(rate, "step") == words

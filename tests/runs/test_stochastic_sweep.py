@@ -48,13 +48,14 @@ def test_a_sweep_whose_sweeper_has_no_combinations_has_no_estimate(monkeypatch, 
 
 def test_every_number_of_images_of_a_sweep_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_ROOT", str(tmp_path))
-    monkeypatch.setattr("adaptive_diffusion.runs.sweep_cost.evaluations_per_second", lambda *given: 1.0)
+    monkeypatch.setattr("adaptive_diffusion.runs.sweep_cost.evaluations_per_second", lambda *given: 0.25)
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("sample", return_hydra_config=True)
         with open_dict(config):
             config.hydra.overrides.task = ["num_samples=4,6"]
         assert cost(config, "job").startswith("2 jobs of 4 or 6 images: ")
+        assert " minutes at 4 s per evaluation as things are. " in cost(config, "job")
         assert cost(config, "cell", blocks=2).startswith("2 cells of 2 x 4 or 2 x 6 images: ")
 
 

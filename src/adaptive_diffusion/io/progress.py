@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from .counted import count
+from .counted import count, speed
 
 log = logging.getLogger(__name__)
 
@@ -114,15 +114,15 @@ class Progress:
     def _so_far(self, seconds: float) -> str:
         """How much is done, how fast, and how long the rest takes at this rate."""
         rate = (self.done - self._initial) / seconds
-        speed = f"{count(float(f'{rate:.3g}'), self.unit)}/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}"
+        fast = speed(rate, self.unit)
         if self.total is None:
-            return f"{count(self.done, self.unit)}, {speed}"
+            return f"{count(self.done, self.unit)}, {fast}"
 
         share = f"{self.done / self.total:.0%} ({self.done:,} of {count(self.total, self.unit)})"
         if self.done >= self.total:
-            return f"{share}, {speed}"
+            return f"{share}, {fast}"
         left = (self.total - self.done) / rate / 60
-        return f"{share}, {speed}, {'less than 1' if left < 1 else f'about {left:.0f}'} min left"
+        return f"{share}, {fast}, {'less than 1' if left < 1 else f'about {left:.0f}'} min left"
 
 
 def say(line: str) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
-from ..io.counted import count
+from ..io.counted import count, speed
 from ..models.diffusers import load_pipeline
 from ..sampling.converged import CHECKED, FIRST_STEPS
 from ..sampling.timing import seconds_of
@@ -86,7 +86,7 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True,
     return (
         f"{jobs} of {images}: at most {count(evaluations, 'model evaluation')} "
         f"({count(evaluations * passes, 'pass')}){solutions}: "
-        f"about {count(max(1, round((evaluations + solved) / rate / 60)), 'minute')} at {rate:.0f} evaluations/s as "
+        f"about {count(max(1, round((evaluations + solved) / rate / 60)), 'minute')} at {speed(rate, 'evaluation')} as "
         f"things are. {stop}"
     )
 
