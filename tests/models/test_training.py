@@ -307,7 +307,7 @@ def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> No
     [
         ({"seed": 1}, "seed: 0 in the state, 1 here"),
         ({"learning_rate": 0.02}, r"learning_rate: 0\.001 in the state, 0\.02 here"),
-        ({"warmup_images": 8, "decay_images": 24}, "warmup_images: 16 .* 8 here; decay_images: 40 .* 24 here"),
+        ({"warmup_images": 8, "decay_images": 24}, r"warmup_images: 16 .* 8 here; task\.decay_images: 40 .* 24 here"),
         ({"ema_decay": 0.9}, r"ema_decay: 0\.999 .* 0\.9 here"),
         ({"max_grad_norm": 0.5}, "max_grad_norm"),
         ({"min_snr_gamma": 5.0}, "min_snr_gamma: None in the state, 5.0 here"),
@@ -318,7 +318,7 @@ def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> No
 )
 def test_the_state_of_another_recipe_is_refused_and_both_values_are_told(recipe: dict, change: dict, told: str) -> None:
     list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
-    with pytest.raises(ValueError, match=rf"another recipe .*{told}.* with another file: task\.state=FILE"):
+    with pytest.raises(ValueError, match=rf"another recipe .*task\.{told}.* with other files: task\.state=FILE output=FILE"):
         Trainer(TrainingConfig(**{**recipe, **change}))
 
 

@@ -19,6 +19,7 @@ from .tensor_file import misfit, read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/training-state/1"
 SHOWN = 6  # differing settings in an error message
+FACTS = ("domains", "pictures", "labels", "words")  # of a recipe, which are no settings
 
 
 def write_state(path: str | Path, recipe: Mapping[str, Any], trees: Mapping[str, Any], **counts: int) -> None:
@@ -72,7 +73,7 @@ def read_state(
     if differences := _differences(json.loads(header["recipe"]), json.loads(json.dumps(recipe))):
         raise UnusableFile(
             f"the training state {path} belongs to another recipe ({_in_words(differences)}); "
-            "restore that recipe, or start anew with another file: task.state=FILE"
+            "give what the state has, or start anew with other files: task.state=FILE output=FILE"
         )
 
     if trouble := misfit(tensors, _flat(like)):
@@ -143,6 +144,9 @@ def _differences(then: Any, now: Any, name: str = "") -> dict[str, tuple[Any, An
 
 
 def _in_words(differences: dict[str, tuple[Any, Any]]) -> str:
-    words = [f"{name}: {then} in the state, {now} here" for name, (then, now) in differences.items()]
+    words = [
+        f"{name if name.partition('.')[0] in FACTS else f'task.{name}'}: {then} in the state, {now} here"
+        for name, (then, now) in differences.items()
+    ]
     more = [f"and {len(words) - SHOWN} more"] if len(words) > SHOWN else []
     return "; ".join(words[:SHOWN] + more)
