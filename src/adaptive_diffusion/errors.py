@@ -22,7 +22,7 @@ from . import program
 # conf/hydra/default.yaml sends this logger to the job's log file only
 traceback_log = logging.getLogger("adaptive_diffusion.traceback")
 
-WHERE = "paths.outputs and paths.mlruns (sample, train) or --output (other commands) say where"
+WHERE = "with paths.outputs and paths.mlruns (sample, train), or --output (other commands)"
 
 
 class Unusable(ValueError):
@@ -123,13 +123,13 @@ def _links(
 def _about_files(error: OSError) -> str:
     what = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: cannot write{what}; free some space, or write elsewhere: {WHERE}"
+        return f"the disk is full: cannot write{what}; free some space, or write elsewhere, {WHERE}"
     if error.errno == errno.EROFS:
-        return f"cannot write{what} (read-only file system); write elsewhere: {WHERE}"
+        return f"cannot write{what} (read-only file system); write elsewhere, {WHERE}"
 
     why = os.strerror(error.errno or 0).lower()
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"no access{what and ' to'}{what} ({why}); give what you may read, or write elsewhere: {WHERE}"
+        return f"no access{what and ' to'}{what} ({why}); give what you may read, or write elsewhere, {WHERE}"
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
-        return f"cannot read or write{what} ({why}); give what exists, or write where folders can be made: {WHERE}"
+        return f"cannot read or write{what} ({why}); give a file that exists, or a folder that can be made, {WHERE}"
     return f"the system refused{what}: {error.strerror}"

@@ -42,7 +42,7 @@ def pipeline() -> DiffusionPipeline:
     return DiffusionPipeline(gaussian_denoiser, DDIMScheduler(clip_sample=False), image_size=(8, 8))
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpm-solver"])
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpm_solver", "dpm-solver"])
 def test_every_named_scheduler_draws_pictures_with_the_spread_of_the_data(name: str) -> None:
     pipeline = DiffusionPipeline(gaussian_denoiser, name, image_size=(16, 16))
     images = pipeline.generate(batch_size=16, num_inference_steps=100, seed=0)
@@ -257,7 +257,8 @@ def test_scheduler_info_names_type_and_device() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scheduler": "ddmi"}, "scheduler must be one of ddpm, ddim, dpm-solver"),
+        ({"scheduler": "adaptiv"}, "one of ddpm, ddim, dpm_solver, .* got 'adaptiv'; did you mean 'adaptive'?"),
+        ({"scheduler": "xyz"}, "or a scheduler object, got 'xyz'$"),
         ({"image_size": (0, 8)}, "height must be a whole number, between 1 and 4096"),
         ({"image_size": (8, 8192)}, "width must be a whole number, between 1 and 4096"),
         ({"image_size": 5.5}, r"must be \(height, width\) in pixels"),

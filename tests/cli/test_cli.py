@@ -340,11 +340,15 @@ def test_training_refuses_what_it_cannot_use(overrides, sentence, tmp_path):
         (OSError(errno.EROFS, "Read-only", "/a/b"), "cannot write /a/b (read-only file system); write elsewhere", 1),
         (
             OSError(errno.EACCES, "denied", "/a/b"),
-            "no access to /a/b (permission denied); give what you may read, or write elsewhere: paths.outputs",
+            "no access to /a/b (permission denied); give what you may read, or write elsewhere, with paths.outputs",
             1,
         ),
         (OSError(errno.EPERM, "denied"), "no access (operation not permitted); give what you may read, or write", 1),
-        (OSError(errno.ENOENT, "gone", "a"), "cannot read or write a (no such file or directory); give what exists", 1),
+        (
+            OSError(errno.ENOENT, "gone", "a"),
+            "cannot read or write a (no such file or directory); give a file that exists, or a folder",
+            1,
+        ),
         (OSError(errno.ENOSPC, "full"), "the disk is full: cannot write; free some space", 1),
         (RuntimeError("[malloc] Unable to allocate 9 bytes"), "not enough memory (", 1),
         (KeyError("x"), "unexpected KeyError: 'x' (HYDRA_FULL_ERROR=1 shows where)", 1),

@@ -318,7 +318,8 @@ def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> No
 )
 def test_the_state_of_another_recipe_is_refused_and_both_values_are_told(recipe: dict, change: dict, told: str) -> None:
     list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
-    with pytest.raises(ValueError, match=rf"another recipe .*task\.{told}.* with other files: task\.state=FILE output=FILE"):
+    anew = r"with other files: task\.state=FILE output=FILE"
+    with pytest.raises(ValueError, match=rf"another recipe .*task\.{told}.* {anew}"):
         Trainer(TrainingConfig(**{**recipe, **change}))
 
 

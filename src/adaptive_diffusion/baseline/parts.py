@@ -13,6 +13,7 @@ from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from ..schedulers.core import SchedulerCore
 from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
+from ..spelling import closest
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +67,17 @@ def _default_model(in_channels: int) -> SimpleUNet:
 
 def _named_scheduler(name: str) -> SchedulerCore:
     """A scheduler by name: it clips, and those of first order begin where the noise is, which few steps need."""
-    trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
+    trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm_solver": DPMSolverScheduler}
     others: dict[str, Any] = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler, "adaptive": AdaptiveScheduler}
-    key = name.replace("_", "-")
+    key = name.replace("-", "_")
     scheduler: SchedulerCore
     if key in trailing:
         scheduler = trailing[key](timestep_spacing="trailing", clip_sample=True)
     elif key in others:
         scheduler = others[key](clip_sample=True)
     else:
-        known = ", ".join([*trailing, *others])
-        raise ValueError(f"scheduler must be one of {known} or a scheduler object, got {name!r}")
+        known = [*trailing, *others]
+        meant = f"; did you mean {found!r}?" if (found := closest(key, known)) else ""
+        raise ValueError(f"scheduler must be one of {', '.join(known)} or a scheduler object, got {name!r}{meant}")
 
     return scheduler

@@ -51,7 +51,7 @@ class DiffusionPipeline:
 
     Args:
         model: A `PictureModel`, or any denoiser. None: see above.
-        scheduler: `ddpm`, `ddim`, `dpm-solver`, `unipc`, `ipndm`, `adaptive`, or a scheduler object. A name is built
+        scheduler: `ddpm`, `ddim`, `dpm_solver`, `unipc`, `ipndm`, `adaptive`, or a scheduler object. A name is built
             with clipping to [-1, 1], the first three with trailing timesteps. A prediction type or noise schedule that
             is not the model's is set to the model's, and latents are not clipped. An `AdaptiveScheduler` without a
             calibration of its own takes the shipped one of the model, where there is one. A model or a scheduler that
