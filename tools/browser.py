@@ -21,18 +21,19 @@ class Page:
     Args:
         address: Of the page.
         width, height: Of the window, in pixels.
+        ready: CSS selector of what the page has once it can be used.
     """
 
-    def __init__(self, address: str, width: int = 1280, height: int = 1000):
+    def __init__(self, address: str, width: int = 1280, height: int = 1000, ready: str = "#draw"):
         options = webdriver.ChromeOptions()
         options.binary_location = str(CHROMIUM)
         for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
             options.add_argument(f"--{argument}")
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        self.width = width
+        self.width, self.ready = width, ready
         self.resize(height)
         self.driver.get(address)
-        self.wait(lambda: self.find("#draw"))
+        self.wait(lambda: self.find(self.ready))
 
     def resize(self, height: int) -> None:
         """Give the window a height, in pixels."""
@@ -103,7 +104,7 @@ class Page:
     def reload(self) -> None:
         """Load the page anew."""
         self.driver.refresh()
-        self.wait(lambda: self.find("#draw"))
+        self.wait(lambda: self.find(self.ready))
 
     def close(self) -> None:
         """End the browser."""

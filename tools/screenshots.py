@@ -1,10 +1,13 @@
-"""`python -m tools.screenshots`: the pictures of `adaptive-diffusion app` in the guide, taken in Chromium."""
+"""`python -m tools.screenshots`: the guide's images of `adaptive-diffusion app` and of MLflow, taken in Chromium."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import os
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,20 +20,35 @@ from adaptive_diffusion.cli.entry import ROOT
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.leaving import run_program
+from adaptive_diffusion.tracking.ui import PORT
 from adaptive_diffusion.web import app
 from adaptive_diffusion.web.worker import Worker
-from tools.browser import CHROMIUM, DRIVER, Page
+from tools.browser import CHROMIUM, DRIVER, PATIENCE, Page
 from tools.tables import PROJECT
 
 DESK, PHONE = 1280, 390  # pixels
+SWEEP = ("domain=landscapes", "scheduler=ddim,dpm_solver,unipc,adaptive", "num_steps=5,10")
+PROGRAM = (sys.executable, "-m", "adaptive_diffusion")
 
 
 def main(argv: list[str]) -> None:
-    """Serve the page from a folder of its own, and take every picture."""
-    argparse.ArgumentParser(prog="python -m tools.screenshots", description=__doc__).parse_args(argv)
+    """Take every image, or those of one program."""
+    parser = argparse.ArgumentParser(prog="python -m tools.screenshots", description=__doc__)
+    parser.add_argument("programs", nargs="*", default=["app", "mlflow"], help="app, mlflow; default: both")
+    programs = parser.parse_args(argv).programs
+    if unknown := set(programs) - {"app", "mlflow"}:
+        raise UserError(f"there are images of app and mlflow, not of {', '.join(sorted(unknown))}")
     if not (CHROMIUM and DRIVER):
-        raise UserError("pictures of the page need chromium and chromedriver")
+        raise UserError("images of a page need chromium and chromedriver")
 
+    if "app" in programs:
+        photograph_app()
+    if "mlflow" in programs:
+        photograph_mlflow()
+
+
+def photograph_app() -> None:
+    """Serve the page of the app from a folder of its own, and take its images."""
     with served() as address:
         page = Page(address, DESK)
         draw_found(page)
@@ -49,6 +67,40 @@ def main(argv: list[str]) -> None:
         draw_found(page)
         save(page, "app_phone.jpg")
         page.close()
+
+
+def photograph_mlflow() -> None:
+    """Draw a small sweep in a folder of its own, and take an image of how MLflow compares its jobs."""
+    with swept() as address:
+        page = Page(address, DESK, 1110, ready=".js-plotly-plot")
+        page.find("[data-component-id='mlflow.assistant.chat_panel.close']").click()
+        page.find("[data-component-id='mlflow_header.toggle_sidebar_button']").click()
+        page.find("input[placeholder='Search metric charts']").send_keys("perceptual|passes")
+        page.wait(lambda: len(page.all(".js-plotly-plot")) == 2)
+        time.sleep(2)  # for what still moves
+        image = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB").quantize(64)
+        with atomic_path(PROJECT / "docs" / "guide" / "sweep_mlflow.png") as path:
+            image.save(Path(path), "PNG", optimize=True)
+        page.close()
+
+
+@contextmanager
+def swept() -> Iterator[str]:
+    """The address where MLflow compares the jobs of a sweep, which the sweep says last."""
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = [*PROGRAM, "sample", "-m", *SWEEP]
+        said = subprocess.run(sweep, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+        pages = subprocess.Popen([*PROGRAM, "ui"], cwd=folder)
+        try:
+            for _ in range(PATIENCE):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+                        break
+                time.sleep(1)
+            yield said.split()[-1]
+        finally:
+            pages.terminate()
+            pages.wait()
 
 
 @contextmanager
