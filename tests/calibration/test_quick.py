@@ -90,6 +90,28 @@ def test_a_model_that_is_only_named_is_recognised_by_what_it_predicts(tmp_path, 
     assert "timesteps only" not in scheduler.origin
 
 
+def test_with_another_noise_process_the_timesteps_are_used_alone_and_a_warning_says_so(tmp_path, caplog):
+    process = {"beta_schedule": "squaredcos_cap_v2"}
+    save_schedules(
+        tmp_path / "s.json", [calibrate_model(bent, SHAPE, steps=3, noises=2, nodes=8, noise_schedule=process)]
+    )
+    (schedule,) = load_schedules(tmp_path / "s.json")
+    own, other = (AdaptiveScheduler(num_inference_steps=3, calibration=schedule, **given) for given in (process, {}))
+    assert own.origin == f"calibrated for this model at guidance 1: {in_words('quick')}"
+    only = "calibrated for this model at guidance 1 with another noise process; its timesteps only"
+    assert other.origin == f"{only}: {in_words('quick', weights=False)}"
+    assert other.get_schedule_info()["calibration"] == only
+    assert AdaptiveScheduler(calibration=replace(schedule, log_snr=None)).calibration.weights_hold, "of an older file"
+
+    for _ in range(2):
+        StandardSampler(other).run(bent, noises(0, 2))
+    assert caplog.text.count("calibrated for another noise process than the scheduler's") == 1
+    other.suit("", None, 1.0)
+    assert other.origin.startswith(only)
+    other.fit(GuidedModel(bent, own.schedule, state_shape=SHAPE))
+    assert other.origin == own.origin
+
+
 def test_a_run_without_a_condition_says_nothing_of_the_runs_with_one(caplog):
     def conditional(x, t, condition=None):
         return bent(x, t)

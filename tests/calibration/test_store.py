@@ -12,7 +12,9 @@ from tiny import tiny_model
 from adaptive_diffusion.calibration.calibrate import schedule_of
 from adaptive_diffusion.calibration.store import ScheduleFile
 from adaptive_diffusion.diffusion import GuidedModel
-from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
+from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score, log_snr_of
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,17 @@ def test_steps_are_kept_in_whatever_order_a_recipe_finds_them(tmp_path: Path) ->
     (kept,) = file.read()
     assert set(kept.steps) == {2, 3, 4}
     assert list(file.calibrate(model, AsGiven((2, 3, 4)))) == []
+
+
+def test_steps_of_another_noise_process_are_not_taken_for_finished(tmp_path: Path) -> None:
+    file = ScheduleFile(tmp_path / "s.json")
+    model = GuidedModel.from_model(tiny_model(content_hash="tiny"), domain="landscapes")
+    other = replace(model, process=NoiseSchedule())  # linear
+    list(file.calibrate(model, AsGiven((2, 3))))
+    assert [n for _, n in file.calibrate(other, AsGiven((3,)))] == [3]
+    assert {schedule.log_snr: set(schedule.steps) for schedule in file.read()} == {
+        log_snr_of(model.process): {2},
+        log_snr_of(other.process): {3},
+    }
+    found = [find_schedule(file.path, "tiny", "landscapes", 1.0, num_steps=n) for n in (2, 3)]
+    assert [schedule.log_snr for schedule in found if schedule] == [log_snr_of(m.process) for m in (model, other)]

@@ -16,7 +16,7 @@ from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
-from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
+from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, log_snr_of
 from ..grids.spacings import BlendedGrid, LogSNRGrid, PowerGrid
 from ..sampling.rollout import InBatches
 from .choosing import choose
@@ -208,4 +208,5 @@ def schedule_of(
         held_out=held_out,
         steps=dict(steps),
         first=first,
+        log_snr=log_snr_of(model.process),
     )

@@ -149,7 +149,8 @@ def _finished(
     """See `ScheduleFile.finished`."""
     wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(model, recipe, n)}
     for schedule in known:
-        if _same(schedule, model) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
+        fits = _same(schedule, model) and not schedule.drawn_on(model.process).otherwise
+        if fits and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
             return replace(schedule, steps=steps)
     return None
 

@@ -168,9 +168,9 @@ def _warn_once(sentence: str) -> None:
 
 def merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:
     """The schedules, with the numbers of steps of one problem together; the first that knows a number has it."""
-    found: dict[tuple[str, str, KeptGuidance], CalibratedSchedule] = {}
+    found: dict[tuple[str, str, KeptGuidance, tuple[float, ...] | None], CalibratedSchedule] = {}
     for schedule in schedules:
-        problem = (schedule.model, schedule.domain, schedule.guidance_scale)
+        problem = (schedule.model, schedule.domain, schedule.guidance_scale, schedule.log_snr)
         if before := found.get(problem):
             steps = {**schedule.steps, **before.steps}
             schedule = replace(before, steps={n: steps[n] for n in sorted(steps)})

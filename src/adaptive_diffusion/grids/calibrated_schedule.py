@@ -21,8 +21,12 @@ from ..diffusion.guidance import (
     kept_guidance,
     name_of,
 )
+from ..diffusion.schedule import NoiseSchedule
 from .base import custom_timesteps
 
+OTHER_PROCESS = "another noise process"  # why the weights are left out
+LEVELS = 5  # timesteps at which a noise process is compared
+OPTIONAL = ("drawn_guidance", "first", "fingerprint", "state_shape", "log_snr", "otherwise")  # in a file
 REACH = 2.0  # factor of guidance, up or down, within which calibrated weights are used; see `CalibratedSchedule`
 
 
@@ -97,6 +101,7 @@ class CalibratedSchedule:
         first: What the model predicts at the first timestep, at this guidance; None: not measured.
         fingerprint: Of the network, where `model` is a name that a user gave it; None: it is a hash, or unknown.
         state_shape: (H, W, C) of the states that they were calibrated with; None: as the model itself says.
+        log_snr: Of the noise process, at equally spaced timesteps from 0 to T - 1; None: unknown.
         drawn_guidance: Guidance that images are drawn with, in the same way; None: as calibrated.
         otherwise: In what the model that draws differs from the calibrated one, e.g. "another negative prompt"; "":
             in nothing that is known.
@@ -116,6 +121,7 @@ class CalibratedSchedule:
     first: FirstPrediction | None = None
     fingerprint: Fingerprint | None = None
     state_shape: tuple[int, ...] | None = None
+    log_snr: tuple[float, ...] | None = None
     drawn_guidance: KeptGuidance | None = field(default=None, repr=False)
     otherwise: str = field(default="", repr=False)
 
@@ -174,6 +180,14 @@ class CalibratedSchedule:
         drawn = kept_guidance(guidance) if isinstance(guidance, Guidance) else guidance
         return replace(self, drawn_guidance=None if drawn == self.guidance_scale else drawn)
 
+    def drawn_on(self, process: NoiseSchedule) -> CalibratedSchedule:
+        """The same solutions, to draw with a noise process of T timesteps."""
+        if self.otherwise not in ("", OTHER_PROCESS):
+            return self
+        same = self.log_snr is None or np.allclose(self.log_snr, log_snr_of(process), rtol=0, atol=0.01)
+        otherwise = "" if same else OTHER_PROCESS
+        return self if otherwise == self.otherwise else replace(self, otherwise=otherwise)
+
     @property
     def as_calibrated(self) -> CalibratedSchedule:
         """The same solutions, whatever they are drawn with."""
@@ -187,7 +201,7 @@ class CalibratedSchedule:
         content["first"] = None if self.first is None else self.first.content()
 
         # What is not known is left out, as in files of versions that did not ask for it.
-        optional = [(content, name) for name in ("drawn_guidance", "first", "fingerprint", "state_shape", "otherwise")]
+        optional = [(content, name) for name in OPTIONAL]
         for found, name in [*optional, *((steps, "stored") for steps in content["steps"].values())]:
             if found[name] in (None, ""):
                 del found[name]
@@ -208,6 +222,12 @@ class CalibratedSchedule:
         return f"{self.origin}; at guidance {name_of(self.drawn_guidance)} its timesteps only"
 
 
+def log_snr_of(process: NoiseSchedule) -> tuple[float, ...]:
+    """Log-SNR of a noise process at `LEVELS` timesteps, by which `CalibratedSchedule` knows it."""
+    timesteps = np.linspace(0, process.num_train_timesteps - 1, LEVELS)
+    return tuple(round(level, 4) for level in process.log_snr(timesteps).tolist())
+
+
 def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
     """A schedule from its `content`, whether or not it has been JSON since.
 
@@ -224,6 +244,8 @@ def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
         rest["fingerprint"] = Fingerprint(tuple(known["numbers"]), tuple(known["shape"]), bool(known["conditioned"]))
     if (shape := rest.pop("state_shape", None)) is not None:
         rest["state_shape"] = tuple(map(int, shape))
+    if (levels := rest.pop("log_snr", None)) is not None:
+        rest["log_snr"] = tuple(map(float, levels))
     return CalibratedSchedule(steps=steps, first=None if first is None else first_prediction_from(first), **rest)
 
 

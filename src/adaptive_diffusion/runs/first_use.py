@@ -143,7 +143,9 @@ def _fitting(
     What was calibrated without guidance at most noise levels is not taken for guidance at every one.
     """
     found = _known(cfg, model, guidance)
-    if found is None or not found.weights_hold or cfg.num_steps not in found.steps:
+    if found is None or cfg.num_steps not in found.steps:
+        return None
+    if not found.drawn_on(ModelFacts.of(model).process).weights_hold:
         return None
     if model.conditional and found.domain != cfg.domain.name:  # a model without conditions draws the same in all
         return None

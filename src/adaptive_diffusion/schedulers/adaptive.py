@@ -215,6 +215,7 @@ class AdaptiveScheduler(SchedulerCore):
         if timesteps is not None:
             self.recipe = given_timesteps(self.calibration)
         elif self.calibration is not None:
+            self.calibration = self.calibration.drawn_on(self.schedule)
             self.recipe = calibrated_steps(self.calibration, self.schedule, self.timesteps, self.limit)
         else:
             self.recipe = power_grid(self._power(len(self)))

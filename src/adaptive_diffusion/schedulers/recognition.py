@@ -1,4 +1,4 @@
-"""Recognise what calibrated steps were fitted for: a size of states, and a model that a user names."""
+"""Recognise what calibrated steps were fitted for: a noise process, a size of states, a model that a user names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..diffusion.guided_model import GuidedModel
-from ..grids.calibrated_schedule import CalibratedSchedule
+from ..grids.calibrated_schedule import OTHER_PROCESS, CalibratedSchedule
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Recognition:
 
     def __init__(self) -> None:
         self._seen: tuple[Any, bool] | None = None  # the network that drew last, and whether it was recognised
-        self._told = ""  # the last size that was another one
+        self._told = ""  # of which other size or process the last warning was
 
     def __call__(
         self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]
@@ -35,6 +35,12 @@ class Recognition:
             model: The model that draws.
             shape: (H, W, C) of its states.
         """
+        if calibration.otherwise == OTHER_PROCESS and self._told != OTHER_PROCESS:
+            self._told = OTHER_PROCESS
+            log.warning(
+                "the steps were calibrated for another noise process than the scheduler's, so that only their "
+                "timesteps are used: give the scheduler that of the model, or calibrate the model with this one"
+            )
         if calibration.otherwise not in ("", SIZE, PREDICTIONS):
             return calibration  # left out for another reason, found when it was read
         if self._is_larger_or_smaller(calibration, model, shape):
