@@ -24,6 +24,7 @@ from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
+from benchmarks.common import DOMAINS
 
 HEADER = (
     "domain",
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
     trajectories of few or many noises.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks first", description=__doc__)
-    parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--label", default=NO_LABEL, help="a label of the domains, or none")
     parser.add_argument("--evaluations", nargs="+", type=int, default=[4, 5, 6, 7, 8, 9, 10])
     parser.add_argument("--noises", type=int, default=64, help="per cell")

@@ -13,6 +13,7 @@ from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
+from benchmarks.common import DOMAINS
 
 MEASURED = (4, 8, 16, 32, 64)  # noises that a first prediction is measured from
 UNSEEN = 64  # noises that it is compared on
@@ -21,7 +22,7 @@ UNSEEN = 64  # noises that it is compared on
 def main(argv: list[str]) -> None:
     """Print a row of RMSE for each domain, one for each number of noises."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks first_near", description=__doc__)
-    parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--label", default=NO_LABEL, help="a label of the domains, or none")
     parser.add_argument("--seed", type=int, default=86_000, help="of the noises")
     options = parser.parse_args(argv)

@@ -18,6 +18,7 @@ from adaptive_diffusion.optimization.memory import SHIPPED
 from adaptive_diffusion.optimization.tuned import tuned_guidance
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
+from benchmarks.common import DOMAINS
 from benchmarks.first import Cell, compared
 
 HEADER = ("domain", "evaluations", "RMSE: evaluated", "stored", "perceptual: evaluated", "stored")
@@ -26,7 +27,7 @@ HEADER = ("domain", "evaluations", "RMSE: evaluated", "stored", "perceptual: eva
 def main(argv: list[str]) -> None:
     """Compare the shipped steps to one step more, whose first prediction is the one that ships for each label."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks first_share", description=__doc__)
-    parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--evaluations", nargs="+", type=int, default=[4, 5, 6, 7, 8, 9, 10])
     parser.add_argument("--noises", type=int, default=64, help="per cell")
     parser.add_argument("--seed", type=int, default=86_000, help="of the noises")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -106,16 +106,12 @@ def swept() -> Iterator[str]:
 @contextmanager
 def served() -> Iterator[str]:
     """The address of the page with the shipped model, whose runs are recorded nowhere."""
-    worker = Worker()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ[ROOT] = folder  # so that no command in a picture names it
-            app.prepare_process()
-            common = ("tracking=none",)
-            with app.served(worker.do(lambda: app.offered([], common)), worker, port=0) as address:
-                yield address
-    finally:
-        worker.close()
+    with closing(Worker()) as worker, tempfile.TemporaryDirectory() as folder:
+        os.environ[ROOT] = folder  # so that no command in a picture names it
+        app.prepare_process()
+        common = ("tracking=none",)
+        with app.served(worker.do(lambda: app.offered([], common)), worker, port=0) as address:
+            yield address
 
 
 def draw_found(page: Page) -> None:

@@ -106,7 +106,9 @@ def test_a_study_that_goes_on_tries_what_it_would_have_tried_without_a_stop(swee
 
 def test_two_objectives_make_a_front(sweep):
     _, said = sweep("one", objectives={"loss": "minimize", "cost": "minimize"}, trials=5)
-    assert said[-1].count("best       ") > 1
+    best = said[-1].partition("best       ")[2].splitlines()
+    assert len(best) > 1
+    assert all("scheduler=" in line for line in best)
 
 
 def test_an_objective_that_nothing_measured_is_named(sweep):

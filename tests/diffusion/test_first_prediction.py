@@ -118,7 +118,7 @@ def test_n_steps_take_n_minus_1_evaluations_and_lead_to_the_same_images():
         saved = choice == "stored"
         assert asked.cost.evaluations == asked.cost.passes == result.total_evaluations == 6 * (N - saved)
         assert (result.known, len(result.timesteps)) == (saved, N)
-        assert scheduler.origin.startswith("first prediction stored, ") == saved
+        assert scheduler.origin.startswith("first evaluation stored, ") == saved
     np.testing.assert_allclose(drawn["stored"], drawn["network"], atol=0.01)
 
 
@@ -204,9 +204,9 @@ def test_steps_by_hand_evaluate_the_network_at_every_timestep_also_after_a_run_t
     scheduler = adaptive("stored", schedule())
     expected = by_hand(scheduler)
     StandardSampler(scheduler).run(model(), noises(2))
-    assert scheduler.origin.startswith("first prediction stored")
+    assert scheduler.origin.startswith("first evaluation stored")
     assert mx.array_equal(by_hand(scheduler), expected)
-    assert not scheduler.origin.startswith("first prediction stored")
+    assert not scheduler.origin.startswith("first evaluation stored")
 
 
 @pytest.mark.parametrize("choice", ["stored", "shared"])
@@ -245,14 +245,14 @@ def shipped(monkeypatch):
 def test_for_other_numbers_of_steps_it_says_for_which_ones_there_are_some(shipped, caplog):
     shipped(steps=(N + 1, N + 2))
     StandardSampler(adaptive("stored")).run(model(mx.array([[1]]), identity="m"), noises(2))
-    said = f"has no effect: for {N} steps (those that ship are for {N + 1} to {N + 2} steps) no first prediction"
+    said = f"has no effect: for {N} steps (those that ship are for {N + 1} to {N + 2} steps) no first evaluation"
     assert caplog.text.count(said) == 1
 
     caplog.clear()
     scheduler = adaptive("stored")
     scheduler.set_timesteps(timesteps=[500, 100])  # another number of steps would not help
     StandardSampler(scheduler).run(model(mx.array([[1]]), identity="m"), noises(2))
-    assert caplog.text.count("has no effect: for these labels, steps and guidance no first prediction") == 1
+    assert caplog.text.count("has no effect: for these labels, steps and guidance no first evaluation") == 1
 
 
 @pytest.mark.parametrize("labels", [[[0], [1], [0]], [[1]]], ids=["by share", "the same"])

@@ -74,4 +74,4 @@ def test_the_shipped_ones_are_as_near_as_those_measured_at_any_guidance(guidance
 def test_a_pipeline_of_the_shipped_model_takes_them_by_label(choice, taken):
     scheduler = AdaptiveScheduler(first_evaluation=choice)
     DiffusionPipeline(load_builtin_model(), scheduler).generate(2, 5, domain="landscapes")
-    assert scheduler.origin.startswith("first prediction stored, ") == taken
+    assert scheduler.origin.startswith("first evaluation stored, ") == taken

@@ -121,7 +121,7 @@ def test_a_run_counts_what_a_stored_first_prediction_saves(model, better, choice
 
     # that the setting changes nothing is said once, and not where it was not given or another setting says so
     silent = any(word in " ".join(choices) for word in ("network", "variation", "init_image"))
-    assert caplog.text.count("no first prediction is stored") == (evaluations == 2 * 3 and not silent)
+    assert caplog.text.count("no first evaluation is stored") == (evaluations == 2 * 3 and not silent)
 
 
 def test_a_pipeline_saves_the_first_evaluation_too(model, better):

@@ -23,7 +23,7 @@ from ..diffusion.checks import check_choice, check_count, check_seed
 from ..errors import MissingPackage, UserError
 from ..io.counted import count
 from ..program import pip_install
-from ..runs.output import say
+from ..runs.output import rows_text, say
 from ..tracking.jobs import DONE, Job, jobs_of
 
 if TYPE_CHECKING:
@@ -209,11 +209,12 @@ class StudySweeper(Sweeper):
     def _best(self, study: Any) -> str:
         """What was found: the best trial, or those of the Pareto front."""
         done = f"{len(self._finished(study))} of {count(self.trials, 'trial')}"
-        lines = [f"study      {self.study} in {self.storage}: {done} have finished"]
+        best = []
         for trial in study.best_trials:
             values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.values, strict=True))
-            lines.append(f"best       {shlex.join(f'{k}={v}' for k, v in trial.params.items())}   ({values})")
-        return "\n".join(lines)
+            best.append(f"{shlex.join(f'{k}={v}' for k, v in trial.params.items())}   ({values})")
+        finished = f"{self.study} in {self.storage}: {done} have finished"
+        return rows_text({"study": finished, **({"best": "\n".join(best)} if best else {})})
 
     def _distribution(self, override: Override) -> BaseDistribution:
         """The values of a setting that are tried."""

@@ -131,10 +131,10 @@ class LearnedScheduler(SchedulerCore):
 
     def select(self, indices: np.ndarray) -> None:
         """See `SchedulerCore.select`."""
-        count = len(self._memory)
+        own = len(self._memory)
         self._memory = (*self._memory, *self._grid_memory)
         super().select(indices)
-        self._memory, self._grid_memory = self._memory[:count], self._memory[count:]
+        self._memory, self._grid_memory = self._memory[:own], self._memory[own:]
 
     def _locate(self, timestep: Any) -> int:
         index = super()._locate(timestep)

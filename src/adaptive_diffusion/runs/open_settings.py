@@ -43,7 +43,9 @@ def settled(cfg: DictConfig, model: PictureModel) -> DictConfig:
     # A first prediction is known for plain noise only.
     begun = [name for name in ("init_image", "variation") if cfg.get(name) is not None]
     if begun and cfg.scheduler.get("first_evaluation", "network") != "network":
-        log.info("with %s the first prediction is evaluated, as by scheduler.first_evaluation=network", begun[0])
+        log.info(
+            "with %s the network is evaluated at every timestep, as by scheduler.first_evaluation=network", begun[0]
+        )
         cfg.scheduler.first_evaluation = "network"
 
     settle_guidance(cfg, model)

@@ -87,7 +87,7 @@ class FirstEvaluation:
         if model and model == shipped_firsts().model and n not in HELPS:
             which = f"for {count(n, 'step')} (those that ship are for {HELPS[0]} to {HELPS[-1]} steps)"
         log.warning(
-            "first_evaluation=%s has no effect: %s no first prediction is stored that helps, so the network is "
+            "first_evaluation=%s has no effect: %s no first evaluation is stored that helps, so the network is "
             "evaluated at every timestep",
             self.choice,
             which,
@@ -97,7 +97,7 @@ class FirstEvaluation:
         key = condition, model.guidance_scale
         network, first = self._measured.get(key, (None, None))
         if first is None or network is not model.network:
-            log.info("the first prediction is measured once for all images, by %d evaluations", SHARED)
+            log.info("the shared first evaluation is measured once for all images, by %d evaluations", SHARED)
             first = first_prediction(model, shape[1:], SHARED, shape[0])
             self._measured[key] = model.network, first
         return first

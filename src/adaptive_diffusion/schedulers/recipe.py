@@ -85,7 +85,7 @@ def calibrated_steps(
         rows = multistep_rows(levels_of(process, timesteps), np.array(known.corrections))
         solver = Fitted(rows, limit, solver)
 
-    told = "" if stored is None else "first prediction stored, "
+    told = "" if stored is None else "first evaluation stored, "
     found = in_words(known.rule, weights=known.corrections is not None)
     return Recipe(f"{told}{calibration}: {found}", solver, rule=known.rule)
 
