@@ -143,6 +143,24 @@ def fewest_steps(rows: Sequence[Measured]) -> list[str]:
     return table([head, *HEADS.values()], body, "l" * (1 + len(HEADS)))
 
 
+def times_nearer(rows: Sequence[Measured]) -> list[str]:
+    """A table of how many times as far DDIM with fifty steps is as fewer adaptive ones, as ranges over the domains."""
+    method, many = MANY
+    times: dict[int, dict[str, list[float]]] = {}
+    for some in _by_domain(rows).values():
+        goal = next((row for row in some if (row.method, row.num_steps) == MANY), None)
+        for own in _adaptive(some):
+            for metric in HEADS:
+                if goal and own.num_steps < many and getattr(own, metric) and getattr(goal, metric):
+                    ratio = getattr(goal, metric) / getattr(own, metric)
+                    times.setdefault(own.num_steps, {}).setdefault(metric, []).append(ratio)
+
+    body = [[str(n), *(_times(found.get(metric, [])) for metric in HEADS)] for n, found in sorted(times.items())]
+    return table(
+        [f"adaptive steps, against {method_name(method)} {many}", *HEADS.values()], body, "r" * (1 + len(HEADS))
+    )
+
+
 def method_name(method: tuple[str, str, str]) -> str:
     """The name of a method in the tables."""
     if method == ADAPTIVE:
@@ -278,6 +296,11 @@ def _range(changes: Sequence[float]) -> str:
         return ""
     low, high = percent(min(changes)), percent(max(changes))
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
+def _times(ratios: Sequence[float]) -> str:
+    """A range of ratios with two digits."""
+    return f"{distance(min(ratios))} to {distance(max(ratios))}" if ratios else MISSING
 
 
 def _fewest(own: Sequence[Measured], goal: Measured | None, metric: str) -> str:

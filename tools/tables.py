@@ -23,7 +23,7 @@ from adaptive_diffusion.optimization.memory import read_records
 from tools import real_tables
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import SUMMARY, commands
-from tools.benchmark_tables import comparison, fewest_steps, read_summary, results
+from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, times_nearer
 
 PROJECT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/evidence/{page}.md" for page in ("results", "real_images", "calibration", "tuned")))
@@ -137,6 +137,7 @@ TABLES = {
     "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
     "benchmark commands": Table(SUMMARY, _commands),
     "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
+    "times nearer": Table(SUMMARY, lambda path: times_nearer(read_summary(path))),
     "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "real images": Table(REAL, real_tables.all_rows),

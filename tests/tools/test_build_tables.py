@@ -31,7 +31,7 @@ from tools import __main__ as build
 from tools import real_tables, tables
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import SUMMARY, commands, stale_benchmark
-from tools.benchmark_tables import comparison, distance, fewest_steps, read_summary, results
+from tools.benchmark_tables import comparison, distance, fewest_steps, read_summary, results, times_nearer
 
 MODEL = "0" * 64 + " guidance 1.5"
 
@@ -126,6 +126,20 @@ def test_the_fewest_steps_that_reach_many_of_ddim(rows):
     assert towns == ["towns", "-", "-", "-"]  # no DDIM was measured there
     few = [row for row in rows if (row.method[0], row.num_steps) != ("adaptive", 8)]
     assert cells_of(fewest_steps(few))[2][2] == "none up to 5 (0.0400; 0.0200)"
+
+
+def test_few_adaptive_steps_are_compared_with_many_of_ddim(rows):
+    _, _, five, eight = cells_of(times_nearer(rows))
+    assert five == ["5", "6.0 to 6.0", *["0.50 to 0.50"] * 2]
+    assert eight[2:] == ["2.0 to 2.0"] * 2
+
+
+def test_the_readme_says_how_many_times_nearer_ten_steps_are():
+    (ten,) = [
+        row for row in cells_of(times_nearer(read_summary(ROOT / "docs/benchmark/summary.csv"))) if row[0] == "10"
+    ]
+    low, high = (round(float(each)) for each in ten[2].split(" to "))
+    assert f"10 adaptive steps come {low} to {high} times nearer than 50 of DDIM" in (ROOT / "README.md").read_text()
 
 
 def test_distances_keep_two_digits():
