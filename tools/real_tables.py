@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
+from adaptive_diffusion.io.counted import count
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from tools.benchmark_tables import DOMAINS, SCHEDULERS, name_with_grid, percent, rank
 from tools.tuned import FOUND
@@ -89,7 +90,8 @@ def against_others(path: Path) -> list[str]:
             f"- than of {name} ({_passes(found, SHORT[name])} passes): {nearer} of {len(means)}, "
             f"{certain} of them certainly{also}"
         )
-    return [f"Distances of tuned ({_passes(found, BEST)} passes) that are smaller:", "", *lines]
+    where = f"in {count(sum((domain, *BEST) in found for domain in DOMAINS), 'domain')} by {len(DISTANCES)} encoders"
+    return [f"Distances of tuned ({_passes(found, BEST)} passes) that are smaller, {where}:", "", *lines]
 
 
 def headline(path: Path) -> list[str]:

@@ -359,7 +359,7 @@ def test_lines_count_the_distances_in_which_tuned_is_nearer_and_certainly_nearer
     write_rows(tmp_path / "summary.csv", summary)
     write_rows(tmp_path / "results.csv", results)
     assert real_tables.against_others(tmp_path / "summary.csv") == [
-        "Distances of tuned (7 passes) that are smaller:",
+        "Distances of tuned (7 passes) that are smaller, in 1 domain by 2 encoders:",
         "",
         "- than of DDIM, 50 steps (100 passes): 2 of 2, 1 of them certainly",
         "- than of UniPC, 20 steps (40 passes): 0 of 2, 0 of them certainly; 2 certainly larger",
