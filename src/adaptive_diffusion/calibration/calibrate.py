@@ -12,8 +12,8 @@ import numpy as np
 from ..diffusion.checks import check_count, check_distinct
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
 from ..diffusion.first_prediction import FirstPrediction, condition_of, first_prediction
-from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
+from ..diffusion.kept_guidance import kept_guidance
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, log_snr_of

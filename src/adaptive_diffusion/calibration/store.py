@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from ..diffusion.checks import check_count, check_distinct, check_seed
-from ..diffusion.guidance import kept_guidance, name_of
+from ..diffusion.guidance import name_of
 from ..diffusion.guided_model import GuidedModel
+from ..diffusion.kept_guidance import kept_guidance
 from ..errors import UnusableFile
 from ..grids.calibrated import set_aside
 from ..grids.calibrated_schedule import CalibratedSchedule

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import mlx.core as mx
 import numpy as np
 
+from .arrays import at_least_float32
 from .guidance import Guidance
 from .limits import Limit, unlimited
 from .node import Node
@@ -72,8 +73,3 @@ def interpreted(
     x_t, prediction = at_least_float32(x_t), at_least_float32(prediction)
     x0 = limit(x0_from(prediction, x_t, node.alpha, node.sigma, prediction_type))
     return Denoised(x0, eps_from(prediction, x_t, node.alpha, node.sigma, prediction_type))
-
-
-def at_least_float32(x: mx.array) -> mx.array:
-    """Half precision is too coarse for the differences that solvers take."""
-    return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from .evaluation import at_least_float32
+from .arrays import at_least_float32
 from .guided_model import GuidedModel, predicted
 from .rng import image_keys, normal
 

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import mlx.core as mx
 import numpy as np
 
+from .arrays import at_least_float32
 from .checks import check_count
-from .evaluation import Denoised, Model, Waiting, at_least_float32, interpreted
+from .evaluation import Denoised, Model, Waiting, interpreted
 from .guided_model import GuidedModel
 from .limits import Limit
 from .node import Node, node_at

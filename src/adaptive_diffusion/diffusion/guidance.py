@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from numbers import Real
 from typing import Any, Protocol, overload, runtime_checkable
-
-import mlx.core as mx
-import numpy as np
 
 from ..types import Denoiser, PictureModel
 from .checks import check_guidance
@@ -118,53 +113,6 @@ def checked_guidance(given: Any) -> float | Guidance:
     return check_guidance(given)
 
 
-KeptGuidance = float | Interval | str  # one weight, weights in an interval, or the name of guidance of one's own
-
-
-def kept_guidance(guidance: float | Guidance | str) -> KeptGuidance:
-    """What a file keeps of guidance: its values where they are known, else its name.
-
-    Raises:
-        ValueError: for a number out of range, or an object that is no guidance.
-    """
-    if isinstance(guidance, str):
-        return guidance
-    known = checked_guidance(guidance)
-    return known.name if isinstance(known, Guidance) and not isinstance(known, Interval) else known
-
-
-def content_of(guidance: KeptGuidance) -> float | str | dict[str, float]:
-    """What `guidance_from` makes kept guidance of, in JSON's types; bounds that are infinite are left out."""
-    if not isinstance(guidance, Interval):
-        return guidance
-    bounds = {"low": guidance.low, "high": guidance.high}
-    return {"weight": guidance.weight, **{name: bound for name, bound in bounds.items() if math.isfinite(bound)}}
-
-
-def guidance_from(content: Any) -> KeptGuidance:
-    """Kept guidance from its `content_of`, or as it is.
-
-    Raises:
-        TypeError, ValueError: if it is none.
-    """
-    return kept_guidance(Interval(**content) if isinstance(content, Mapping) else content)
-
-
-def factor_between(one: KeptGuidance, other: KeptGuidance) -> float:
-    """The largest factor, >= 1, between the weights of two kinds of guidance at any noise level; inf where unknown."""
-    if one == other:
-        return 1.0
-    if isinstance(one, str) or isinstance(other, str):
-        return math.inf
-
-    # Between the bounds of both, the weights are constant.
-    bounds = {bound for g in (one, other) if isinstance(g, Interval) for bound in (g.low, g.high)}
-    inner = sorted(bound for bound in bounds if math.isfinite(bound)) or [0.0]
-    between = [(low + high) / 2 for low, high in pairwise([inner[0] - 2, *inner, inner[-1] + 2])]
-    pairs = [sorted(g.at(level) if isinstance(g, Interval) else g for g in (one, other)) for level in between]
-    return max(1.0 if less == more else more / less if less else math.inf for less, more in pairs)
-
-
 def reads_text(model: Denoiser) -> bool:
     """Whether a model is told what to draw by a text, and not by classes of its own or not at all."""
     return getattr(model, "conditional", False) and getattr(model, "domains", ()) is None
@@ -221,74 +169,3 @@ def guidance_in(identity: str) -> float | None:
 def weaker_in(guidance: float | Guidance) -> Denoiser | None:
     """The network whose prediction takes the place of the null condition; None: the null condition."""
     return getattr(guidance, "weaker", None)
-
-
-def guided(
-    predict: Denoiser,
-    x: mx.array,
-    t: mx.array,
-    condition: mx.array | None,
-    weight: float | np.ndarray,
-    weaker: Denoiser | None = None,
-) -> tuple[mx.array, int]:
-    """The guided prediction, and how many passes through a network all images took together.
-
-    Args:
-        predict: The network.
-        x: (b, H, W, C) noisy images.
-        t: (b,) timesteps.
-        condition: (b, ...) conditions, or None.
-        weight: Of guidance, for all images, or (b,) one for each.
-        weaker: Predicts with the same condition what guidance leads away from; None: `predict` with the null condition.
-    """
-    if condition is not None and weaker is None and np.any(weight == 0):  # the prediction with the null condition alone
-        none = mx.array(np.broadcast_to(weight == 0, len(x))).reshape(-1, *[1] * (condition.ndim - 1))
-        condition, weight = mx.where(none, 0, condition), np.where(weight == 0, 1, weight)
-    if (condition is None and weaker is None) or np.all(weight == 1):
-        return predict(x, t, condition), len(x)
-    if isinstance(weight, np.ndarray):
-        return _guided_some(predict, x, t, condition, weight, weaker)
-
-    strong, weak = _pair(predict, weaker, (x, t, condition), (x, t, condition))
-    return weak + weight * (strong - weak), 2 * len(x)
-
-
-def _guided_some(
-    predict: Denoiser,
-    x: mx.array,
-    t: mx.array,
-    condition: mx.array | None,
-    weights: np.ndarray,
-    weaker: Denoiser | None,
-) -> tuple[mx.array, int]:
-    """The same with weights that differ: only the images that are guided take two passes."""
-    n, rows = len(x), np.flatnonzero(weights != 1)
-    at = mx.array(rows)
-    guided_ones = x[at], t[at], None if condition is None else condition[at]
-    strong, weak = _pair(predict, weaker, (x, t, condition), guided_ones)
-
-    weight = mx.array(weights[rows].reshape(-1, *[1] * (weak.ndim - 1)), dtype=weak.dtype)
-    steered = weak + weight * (strong[at] - weak)
-
-    source = np.arange(n)
-    source[rows] = n + np.arange(len(rows))
-    return mx.concatenate([strong, steered])[mx.array(source)], n + len(rows)
-
-
-Batch = tuple[mx.array, mx.array, mx.array | None]  # noisy images, timesteps, conditions
-
-
-def _pair(predict: Denoiser, weaker: Denoiser | None, images: Batch, some: Batch) -> tuple[mx.array, mx.array]:
-    """The predictions of all images, and what guidance leads some of them away from.
-
-    The null condition is predicted in one batch with the condition.
-    """
-    if weaker is not None:
-        return predict(*images), weaker(*some)
-
-    (x, t, condition), (x_some, t_some, condition_some) = images, some
-    assert condition is not None  # without, only a weaker network guides
-    assert condition_some is not None
-    both = mx.concatenate([condition, mx.zeros_like(condition_some)])
-    predicted = predict(mx.concatenate([x, x_some]), mx.concatenate([t, t_some]), both)
-    return predicted[: len(x)], predicted[len(x) :]

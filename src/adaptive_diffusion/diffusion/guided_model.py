@@ -19,15 +19,8 @@ from .compiled import compiled
 from .conditions import Conditions, Mixture, Same
 from .evaluation import Cost, Denoised, Waiting, interpreted
 from .facts import ModelFacts
-from .guidance import (
-    Guidance,
-    checked_guidance,
-    effective_guidance,
-    guided,
-    identity_of,
-    in_effect,
-    weaker_in,
-)
+from .guidance import Guidance, checked_guidance, effective_guidance, identity_of, in_effect, weaker_in
+from .guided_prediction import guided
 from .limits import Clipped, Limit, unlimited
 from .node import Node, node_at
 from .rng import image_keys, normal

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..diffusion.guidance import content_of
+from ..diffusion.kept_guidance import content_of
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.schedule_file import compact
 from ..io.files import write_text

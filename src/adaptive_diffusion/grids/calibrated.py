@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
-from ..diffusion.guidance import Guidance, KeptGuidance
+from ..diffusion.guidance import Guidance
+from ..diffusion.kept_guidance import KeptGuidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable, UnusableFile
 from ..spelling import closest

@@ -12,15 +12,8 @@ import numpy as np
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.fingerprint import Fingerprint
 from ..diffusion.first_prediction import FirstPrediction, first_prediction_from
-from ..diffusion.guidance import (
-    Guidance,
-    KeptGuidance,
-    content_of,
-    factor_between,
-    guidance_from,
-    kept_guidance,
-    name_of,
-)
+from ..diffusion.guidance import Guidance, name_of
+from ..diffusion.kept_guidance import KeptGuidance, content_of, factor_between, guidance_from, kept_guidance
 from ..diffusion.schedule import NoiseSchedule
 from .base import custom_timesteps
 

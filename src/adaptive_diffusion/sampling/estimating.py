@@ -79,10 +79,3 @@ class EstimatingSampler(StandardSampler):
         if self._foreign or not self._final:
             return {}
         return {"sampling/estimated_quality": float(np.concatenate(self._final).mean())}
-
-
-def replaced(pictures: mx.array, rows: np.ndarray, some: mx.array) -> mx.array:
-    """(B, ...) images, those of `rows` replaced by `some`; the given array stays as it is."""
-    source = np.arange(len(pictures))
-    source[rows] = len(pictures) + np.arange(len(rows))
-    return mx.concatenate([pictures, some])[mx.array(source)]

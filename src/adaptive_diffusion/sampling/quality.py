@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.arrays import rms
 from ..diffusion.checks import check_number
 from ..errors import UnusableFile
 from ..io.checksums import KEY, check, with_checksum
@@ -127,7 +128,7 @@ class QualityEstimator:
         level_prev, x0_prev = previous
         change = x0 - x0_prev
         picture = x0 if last else extrapolate(x0, change, level, level_prev)
-        z, h, c = np.log(level), np.log(level_prev / level), mx.log(_rms(change) + _TINY)
+        z, h, c = np.log(level), np.log(level_prev / level), mx.log(rms(change).reshape(-1) + _TINY)
         known = [mx.full(c.shape, float(value)) for value in (z, z**2, z**3, h, h * z, np.log(h))]
         return Observation(picture, still, mx.stack([*known, c, c * float(z)], axis=-1))
 
@@ -217,11 +218,6 @@ def content_of(calibration: QualityCalibration) -> dict[str, Any]:
     """A calibration in JSON types."""
     content = {"format": FORMAT, **asdict(calibration)}
     return {**content, "curve": {str(n): error for n, error in calibration.curve.items()}}
-
-
-def _rms(x: mx.array) -> mx.array:
-    """(B,) root mean square of each image."""
-    return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim))))
 
 
 def still_features(x: mx.array) -> mx.array:

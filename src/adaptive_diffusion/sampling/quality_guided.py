@@ -9,12 +9,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.arrays import replaced
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.evaluation import Denoised
 from ..schedulers.core import SchedulerCore
 from ..solvers.stride import Stride
 from ..types import Denoiser, StepTrace
-from .estimating import EstimatingSampler, replaced
+from .estimating import EstimatingSampler
 from .finishing import finishing
 from .quality import Observation
 from .rollout import Rollout, run

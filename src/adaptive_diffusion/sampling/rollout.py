@@ -9,8 +9,9 @@ from typing import Self
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.arrays import at_least_float32
 from ..diffusion.checks import check_count
-from ..diffusion.evaluation import Denoised, Model, Waiting, at_least_float32
+from ..diffusion.evaluation import Denoised, Model, Waiting
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Limit

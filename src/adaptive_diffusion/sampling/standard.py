@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.arrays import at_least_float32
 from ..diffusion.checks import check_count
-from ..diffusion.evaluation import at_least_float32
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal

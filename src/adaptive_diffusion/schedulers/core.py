@@ -15,8 +15,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.arrays import at_least_float32
 from ..diffusion.checks import check_choice, check_count
-from ..diffusion.evaluation import at_least_float32, interpreted
+from ..diffusion.evaluation import interpreted
 from ..diffusion.facts import ModelFacts
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guidance import Guidance

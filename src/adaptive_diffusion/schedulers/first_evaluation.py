@@ -14,8 +14,9 @@ from ..diffusion.first_prediction import (
     first_node,
     first_prediction,
 )
-from ..diffusion.guidance import Guidance, kept_guidance, weaker_in
+from ..diffusion.guidance import Guidance, weaker_in
 from ..diffusion.guided_model import GuidedModel
+from ..diffusion.kept_guidance import kept_guidance
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.first_file import Ids, shipped_firsts
 from ..io.counted import count

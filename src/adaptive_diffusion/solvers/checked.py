@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from ..diffusion.arrays import rms
 from ..diffusion.checks import check_number
 from .base import Memory, Position, Solver, Step
 from .dpm_solver import DPMSolver
@@ -45,12 +46,7 @@ class Checked:
             return step._replace(memory=kept)
 
         first = _FIRST_ORDER.step(at, ()).mean
-        scale = at.then.alpha * (_rms(at.x0) + _rms(memory[0])) + at.then.sigma + 1e-12
-        error = _rms(step.mean - first) / scale
+        scale = at.then.alpha * (rms(at.x0) + rms(memory[0])) + at.then.sigma + 1e-12
+        error = rms(step.mean - first) / scale
         mean = mx.where(error > self.threshold, first, step.mean)
         return step._replace(mean=mean, memory=kept, error=error.reshape(-1))
-
-
-def _rms(x: mx.array) -> mx.array:
-    """(B, 1, ..., 1) root mean square of each image."""
-    return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim)), keepdims=True))
