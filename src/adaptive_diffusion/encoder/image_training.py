@@ -15,12 +15,12 @@ from mlx.utils import tree_map
 
 from ..diffusion.checks import check_count, check_number
 from ..errors import Unusable
-from ..io.batch_order import BatchOrder, chosen
 from ..io.counted import count
 from ..io.pictures import PictureSet, load_pictures
 from ..io.pixels import to_float
-from ..io.training_steps import check_loss, decay
+from ..models.batch_order import BatchOrder, chosen
 from ..models.resumable import ResumableTrainer, TrainingSettings
+from ..models.training_steps import check_loss, decay
 
 S = TypeVar("S")
 

@@ -14,8 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.schedule import NoiseSchedule
-from ..io.batch_order import BatchOrder, chosen
 from ..io.pixels import to_float
+from .batch_order import BatchOrder, chosen
 from .corpus import Corpus, TimestepDistribution
 from .training_config import TrainingConfig
 from .unet import SimpleUNet, UNetConfig

@@ -23,7 +23,7 @@ from mlx.utils import tree_map
 from ..diffusion.checks import check_choice, check_count, check_number, check_seed
 from ..io.splits import SPLITS
 from ..io.training_state import check_seen, described, hash_of, read_state, write_state
-from ..io.training_steps import crossed
+from .training_steps import crossed
 
 S = TypeVar("S")
 

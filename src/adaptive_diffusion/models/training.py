@@ -21,12 +21,12 @@ from mlx.utils import tree_map
 from ..diffusion.facts import ModelFacts
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable
-from ..io.training_steps import check_loss, decay
 from .checkpoint import load_model
 from .corpus import Corpus
 from .examples import Examples, ExampleSource, losses
 from .resumable import ResumableTrainer
 from .training_config import TrainingConfig
+from .training_steps import check_loss, decay
 from .unet import SimpleUNet, UNetConfig
 
 log = logging.getLogger(__name__)

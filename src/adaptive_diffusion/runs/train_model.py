@@ -24,11 +24,11 @@ from ..io.locks import alone
 from ..io.pixels import to_uint8
 from ..io.progress import Progress
 from ..io.training_state import state_tag
-from ..io.training_steps import crossed
 from ..models.checkpoint import save_model
 from ..models.resumable import TrainingEvent
 from ..models.training import Trainer
 from ..models.training_config import TrainingConfig
+from ..models.training_steps import crossed
 from ..sampling.standard import StandardSampler
 from ..schedulers.classes import DPMSolverScheduler
 from ..tracking.tracker import Run, Tracker
