@@ -336,6 +336,15 @@ def test_a_schedule_that_knows_the_number_of_steps_comes_before_one_of_nearer_gu
     assert find_schedule(*given[:3], 20.0, num_steps=other).guidance_scale == 9, "weights that do not hold do not count"
 
 
+def test_of_calibrations_with_as_few_differences_that_of_the_domain_is_taken(schedule, tmp_path):
+    file = tmp_path / "schedules.json"
+    prompt = replace(schedule, model="hash float32 64x64 prompt", domain="landscapes")
+    precision = replace(schedule, model="hash bfloat16 64x64", domain="abstract")
+    save_schedules(file, [prompt, precision, replace(precision, model="hash bfloat16 32x32")])
+    found = [find_schedule(file, "hash float32 64x64", domain, 1.5) for domain in ("landscapes", "abstract")]
+    assert [f.otherwise for f in found] == ["another negative prompt", "precision bfloat16 (here float32)"]
+
+
 def test_a_calibration_of_another_noise_schedule_or_of_no_kind_is_refused(schedule):
     with pytest.raises(ValueError, match="the calibration is for 1000 training timesteps, not 400"):
         AdaptiveScheduler(400, calibration=schedule)

@@ -100,9 +100,9 @@ def find_schedule(
     known = merged(known_schedules(path, model, kept))
     of_the_model = [schedule for schedule in known if schedule.model == model]
     if not of_the_model:  # those of the same weights, drawn otherwise
-        alike = [schedule for found in known if (schedule := drawn_with(found, model)).otherwise]
-        fewest = min((len(schedule.otherwise) for schedule in alike), default=0)
-        of_the_model = [schedule for schedule in alike if len(schedule.otherwise) == fewest]
+        alike = [(differences, found) for found in known if (differences := _differences(found.model, model))]
+        fewest = min((len(differences) for differences, _ in alike), default=0)
+        of_the_model = [drawn_with(found, model) for differences, found in alike if len(differences) == fewest]
 
     if of_the_model:
         fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
@@ -182,17 +182,17 @@ def merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:
 def drawn_with(schedule: CalibratedSchedule, model: str) -> CalibratedSchedule:
     """A schedule to draw with a model: of the same weights under other settings, it says in which these differ."""
     same = model in ("", schedule.model)
-    return replace(schedule, otherwise="" if same else _differences(schedule.model, model))
+    return replace(schedule, otherwise="" if same else " and ".join(_differences(schedule.model, model)))
 
 
-def _differences(calibrated: str, model: str) -> str:
-    """In which settings two identities of one pipeline differ; "" if they are of different models."""
+def _differences(calibrated: str, model: str) -> list[str]:
+    """In which settings two identities of one pipeline differ; in none if they are of different models."""
     (content, *then), (own, *now) = calibrated.split(" ", 3), model.split(" ", 3)
     if content != own:
-        return ""
+        return []
     pairs = zip(("precision", "size"), then, now, strict=False)
     found = [f"{name} {a} (here {b})" for name, a, b in pairs if a != b]
-    return " and ".join([*found, "another negative prompt"] if then[2:] != now[2:] else found)
+    return [*found, "another negative prompt"] if then[2:] != now[2:] else found
 
 
 def find_grid(
