@@ -22,6 +22,7 @@ from ..io.files import ASSETS
 from ..io.network_file import read_network, write_network
 from ..metrics.features import in_batches
 from ..metrics.pictures import as_float, at_side
+from ..models.patches import patch_means
 from .network import EncoderConfig, EncoderNetwork, unit
 from .words import WordVectors, load_words
 
@@ -154,9 +155,8 @@ def sharpness(x: mx.array) -> mx.array:
     """
     levels = []
     for level in range(SHARPNESS_LEVELS):
-        if level:  # halve the resolution: means of 2x2 pixels
-            B, H, W, C = x.shape
-            x = x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
+        if level:
+            x = patch_means(x)  # half the resolution
 
         inner = x[:, 1:-1, 1:-1]
         laplacian = 4 * inner - x[:, :-2, 1:-1] - x[:, 2:, 1:-1] - x[:, 1:-1, :-2] - x[:, 1:-1, 2:]

@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from ..diffusion.checks import check_widths
 from ..models.convolution import Conv3x3
+from ..models.patches import fold
 
 SMALLEST = 6  # side of an image, pixels: 3x3 are left for its sharpness at half resolution
 _UNIT_EPS = 1e-6
@@ -83,10 +84,7 @@ class EncoderNetwork(nn.Module):
         """(B, H, W, 3) in [-1, 1] -> feature maps at 1/2, 1/4, ... of the resolution."""
         maps = []
         for shrink, block in zip(self.shrink, self.blocks, strict=True):
-            B, H, W, C = x.shape
-            x = x.reshape(B, H // 2, 2, W // 2, 2, C)  # 2x2 patches
-            x = x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H // 2, W // 2, 4 * C)
-            x = block(nn.relu(shrink(x)))
+            x = block(nn.relu(shrink(fold(x, 2))))
             maps.append(x)
 
         return maps

@@ -22,6 +22,7 @@ from ..io.network_file import read_network, write_network
 from ..metrics.features import in_batches
 from ..metrics.pictures import at_side
 from ..models.convolution import Conv3x3
+from ..models.patches import fold, patch_means
 
 FORMAT = "adaptive-diffusion/vicreg/1"
 BUILTIN_VICREG = ASSETS / "vicreg.safetensors"
@@ -80,10 +81,7 @@ class VICRegNetwork(nn.Module):
         """(B, H, W, 3) in [-1, 1] -> (B, pooled): mean and spread of the map at each resolution."""
         found = []
         for i, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
-            B, H, W, C = x.shape
-            x = x.reshape(B, H // 2, 2, W // 2, 2, C)
-            # The first time, 2x2 pixels move into the channels; later, they are averaged.
-            x = x.mean(axis=(2, 4)) if i else x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H // 2, W // 2, 4 * C)
+            x = patch_means(x) if i else fold(x, 2)  # half the resolution
             x = nn.relu(second(nn.relu(first(x))))
 
             mean = x.mean(axis=(1, 2))
@@ -114,11 +112,9 @@ def detail(x: mx.array) -> mx.array:
         p = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")
         laplacian = mx.abs(4 * x - p[:, :-2, 1:-1] - p[:, 2:, 1:-1] - p[:, 1:-1, :-2] - p[:, 1:-1, 2:])
 
-        B, H, W, C = x.shape
-        patches = laplacian.reshape(B, H // _PATCH, _PATCH, W // _PATCH, _PATCH, C).mean(axis=(2, 4))
-        logs = mx.log(patches + _FLOOR).reshape(B, -1, C)
+        logs = mx.log(patch_means(laplacian, _PATCH) + _FLOOR).flatten(1, 2)
         found += [logs.mean(axis=1), mx.sqrt(logs[..., :1].var(axis=1) + 1e-6)]
-        x = x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
+        x = patch_means(x)
 
     return mx.concatenate(found, axis=-1)
 

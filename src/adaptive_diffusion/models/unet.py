@@ -18,6 +18,7 @@ from ..diffusion.checks import check_class_ids, check_count, check_counts, check
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
 from .convolution import Conv3x3
+from .patches import fold, unfold
 
 MOST_BLOCKS = 1000  # largest number in a network; without it, a small file could ask for any number
 
@@ -153,18 +154,6 @@ class Stage(nn.Module):
         return x
 
 
-def _fold(x: mx.array, p: int) -> mx.array:
-    """(B, H, W, C) -> (B, H/p, W/p, p*p*C): fold p x p patches into the channels."""
-    B, H, W, C = x.shape
-    return x.reshape(B, H // p, p, W // p, p, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // p, W // p, p * p * C)
-
-
-def _unfold(x: mx.array, p: int) -> mx.array:
-    """The inverse of `_fold`."""
-    B, H, W, C = x.shape
-    return x.reshape(B, H, W, p, p, C // p**2).transpose(0, 1, 3, 2, 4, 5).reshape(B, H * p, W * p, C // p**2)
-
-
 class SimpleUNet(nn.Module):
     """Predicts eps, v or x0, as trained, from a noisy image, its timestep and its classes.
 
@@ -278,17 +267,17 @@ class SimpleUNet(nn.Module):
             (B, H, W, C) prediction.
         """
         embedding = self.embed(mx.broadcast_to(mx.array(t), (x.shape[0],)), classes)
-        h = self.stem(_fold(x, self._config.patch_size))
+        h = self.stem(fold(x, self._config.patch_size))
 
         skips = []
         for i, stage in enumerate(self.down):
             if i:
                 skips.append(h)
-                h = self.downsample[i - 1](_fold(h, 2))  # half the side
+                h = self.downsample[i - 1](fold(h, 2))  # half the side
             h = stage(h, embedding)
 
         for i in reversed(range(len(self.up))):
-            h = mx.concatenate([_unfold(self.upsample[i](h), 2), skips.pop()], axis=-1)  # twice the side
+            h = mx.concatenate([unfold(self.upsample[i](h), 2), skips.pop()], axis=-1)  # twice the side
             h = self.up[i](self.merge[i](h), embedding)
 
-        return _unfold(self.head(nn.relu(self.norm(h))), self._config.patch_size)
+        return unfold(self.head(nn.relu(self.norm(h))), self._config.patch_size)

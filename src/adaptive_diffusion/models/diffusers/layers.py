@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..convolution import Conv3x3
+from ..patches import patch_means
 
 
 def group_norm(groups: int, channels: int, eps: float) -> nn.GroupNorm:
@@ -63,12 +64,6 @@ def upsample_nearest(x: mx.array) -> mx.array:
     """(B, H, W, C) -> (B, 2H, 2W, C) by nearest neighbours."""
     B, H, W, C = x.shape
     return mx.broadcast_to(x[:, :, None, :, None], (B, H, 2, W, 2, C)).reshape(B, 2 * H, 2 * W, C)
-
-
-def downsample_mean(x: mx.array) -> mx.array:
-    """(B, 2H, 2W, C) -> (B, H, W, C), means of 2x2 blocks."""
-    B, H, W, C = x.shape
-    return x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
 
 
 class Downsample2D(nn.Module):
@@ -142,7 +137,7 @@ class ResnetBlock2D(nn.Module):
 
         self.scale_shift = scale_shift
         self.scale_factor = scale_factor
-        self._resample = {None: None, "up": upsample_nearest, "down": downsample_mean}[resample]
+        self._resample = {None: None, "up": upsample_nearest, "down": patch_means}[resample]
 
     def __call__(self, x: mx.array, temb: mx.array | None = None) -> mx.array:
         """(B, H, W, in_channels) features and (B, temb_channels) SiLU of the embedding -> (B, H', W', out_channels)."""
