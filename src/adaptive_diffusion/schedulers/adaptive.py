@@ -27,7 +27,7 @@ from .content import bent_power, complexity_of
 from .core import SchedulerCore
 from .first_evaluation import CHOICES, NETWORK, FirstEvaluation, drawn_by
 from .history import History
-from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
+from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration
 from .recognition import Recognition
 
 log = logging.getLogger(__name__)
@@ -213,12 +213,14 @@ class AdaptiveScheduler(SchedulerCore):
 
         self.chosen = asked
         if timesteps is not None:
-            self.recipe = given_timesteps(self.calibration)
+            unused = "" if self.calibration is None else ", without calibrated weights"
+            self.recipe = Recipe(f"DPM-Solver++(2M){unused}")
         elif self.calibration is not None:
             self.calibration = self.calibration.drawn_on(self.schedule)
             self.recipe = calibrated_steps(self.calibration, self.schedule, self.timesteps, self.limit)
         else:
-            self.recipe = power_grid(self._power(len(self)))
+            power = self._power(len(self))
+            self.recipe = Recipe(f"timesteps spaced by the power {power:g}", power=power)
         self._by_hand = self.recipe
         self._history = self._history.next_run()
 

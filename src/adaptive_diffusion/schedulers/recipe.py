@@ -47,17 +47,6 @@ class Recipe:
     rule: str | None = None
 
 
-def power_grid(power: float) -> Recipe:
-    """Timesteps of a power grid."""
-    return Recipe(f"timesteps spaced by the power {power:g}", power=power)
-
-
-def given_timesteps(calibration: CalibratedSchedule | None) -> Recipe:
-    """Timesteps of a caller's grid, or the last ones of a run from an image, beside a calibration that is not used."""
-    unused = "" if calibration is None else ", without calibrated weights"
-    return Recipe(f"DPM-Solver++(2M){unused}")
-
-
 def calibrated_steps(
     calibration: CalibratedSchedule,
     process: NoiseSchedule,
