@@ -31,7 +31,7 @@ from adaptive_diffusion.metrics.moment_distance import MomentDistance
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.environment import DomainEnv
 from adaptive_diffusion.rl.convergence import standard_error
-from adaptive_diffusion.rl.guidance_knobs import DerivedKnobs
+from adaptive_diffusion.rl.knobs import DerivedKnobs
 from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
 from adaptive_diffusion.rl.measurement import REAL_UNIT, RealMeasurement, Sampled
 from adaptive_diffusion.rl.noises import Noises

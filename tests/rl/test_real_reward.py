@@ -15,8 +15,8 @@ from adaptive_diffusion.rl.baselines import CEMAgent
 from adaptive_diffusion.rl.cost import cost
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
-from adaptive_diffusion.rl.guidance_knobs import GuidanceKnobs, StepKnobs
-from adaptive_diffusion.rl.knobs import Knobs
+from adaptive_diffusion.rl.guidance_knobs import GuidanceKnobs
+from adaptive_diffusion.rl.knobs import Knobs, StepKnobs
 from adaptive_diffusion.rl.measurement import REAL_UNIT
 from adaptive_diffusion.rl.real_noises import COSINE, RealNoises
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward

@@ -14,7 +14,7 @@ from ..diffusion.checks import check_choice, check_state_shape
 from ..diffusion.conditions import NO_LABEL, Mixture, conditions_of
 from ..diffusion.facts import ModelFacts
 from ..encoder.captions import plain_caption
-from ..encoder.domain import check_no_label, choose
+from ..encoder.prompts import check_no_label, choice_for
 from ..errors import Unusable
 from ..spelling import closest
 from ..types import Denoiser, PictureModel
@@ -121,7 +121,7 @@ def asked_for(
     if model.domains is None:  # it reads
         return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain, False
 
-    choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
+    choices = {text: choice_for(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
         log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")
         if not choice.understood:

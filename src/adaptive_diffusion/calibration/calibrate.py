@@ -23,8 +23,8 @@ from .choosing import choose
 from .first import with_stored
 from .fitting import HISTORY, Solution, errors, fit_corrections
 from .learning import learn
+from .recipe import check_recipe
 from .reference import NODES, record
-from .store import check_recipe
 from .trajectory import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 
 CLASSICAL: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..diffusion.guided_model import GuidedModel
 from ..sampling.timing import seconds_per_evaluation
-from .store import CalibrationRecipe
+from .recipe import CalibrationRecipe
 
 TIMED = 4  # images of the batch that is timed
 PATIENCE = 120.0  # seconds that a calibration may take where nobody asked for it

@@ -23,8 +23,8 @@ from .calibrate import CLASSICAL, conditioned, schedule_of
 from .choosing import choose
 from .even import EvenGrid
 from .fitting import Solution, errors, fit_corrections
+from .recipe import check_recipe
 from .reference import FEWEST_NODES, record
-from .store import check_recipe
 
 MOST_STEPS = 500  # half of what a reference trajectory may take
 ALLOWED = 300  # network evaluations for one number of steps; twice as many for several

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import Unusable
-from ..types import PictureModel
 from .encoder import Encoder, load_builtin_encoder
 from .named_labels import named_labels, says_no_more, without_quality
 from .words import WordVectors
-
-log = logging.getLogger(__name__)
 
 UNSURE = 0.5  # confidence below which the answer is `general`
 CLOSE = 0.75  # least cosine of two word vectors at which a phrase of a prompt names a label
@@ -174,37 +169,6 @@ class DomainDetector:
         sure = shares[best] >= UNSURE or "general" not in domains
         domain = domains[best] if sure else "general"
         return Detection(domain, float(shares[best]), dict(zip(domains, map(float, shares), strict=True)))
-
-
-def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
-    """Domain and label for a prompt, among those of the model; any domain, and no label, for a model that reads.
-
-    Raises:
-        Unusable: for an empty prompt, or a prompt without a word for a model that does not read.
-    """
-    if not prompt.strip():
-        raise Unusable("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
-
-    detector = DomainDetector()
-    reads = model.domains is None
-    domains = dict.fromkeys(detector.encoder.config.domains, ()) if model.domains is None else model.domains
-    try:
-        return detector.choose(prompt, domains, domain)
-    except ValueError as error:
-        if not reads:
-            raise Unusable(f"prompt: {error}") from error
-        log.warning("the domain of the prompt cannot be told (%s)", error)
-        return Choice(domain or "general", None, None, 0.0, understood=False)
-
-
-def check_no_label(label: str | None) -> None:
-    """Refuse a label that was given beside a prompt.
-
-    Raises:
-        Unusable: if it is not None.
-    """
-    if label is not None:
-        raise Unusable(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
 
 
 def _phrases(prompt: str, words: WordVectors) -> list[str]:

@@ -11,8 +11,7 @@ import numpy as np
 from ..diffusion.guided_model import GuidedModel
 from ..errors import Unusable
 from ..rl.environment import DiffusionHyperparameterEnv
-from ..rl.guidance_knobs import StepKnobs
-from ..rl.knobs import Knobs
+from ..rl.knobs import Knobs, StepKnobs
 from ..rl.reward import GivenReward, compares_with_real_images
 from ..rl.sampling_env import SamplingEnv
 from ..schedulers.configuration import DPM_SOLVER, Configuration

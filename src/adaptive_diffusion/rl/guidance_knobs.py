@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,47 +11,11 @@ from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..schedulers.configuration import Configuration
-from .knobs import Knobs, in_steps
+from .knobs import DerivedKnobs, Knobs, in_steps
 
 WEIGHT_STEP, END_STEP = 0.1, 0.25  # END_STEP in log-SNR
 NEAR = 1e-5  # log-SNR, within which ends are the same
 LATEST_BEGINNING, EARLIEST_END = 0.0, -1.0  # log-SNR that the ends of the interval move to at most
-
-
-@dataclass(frozen=True)
-class DerivedKnobs(Knobs):
-    """Knobs that are made of others, around the same prior.
-
-    Args:
-        others: The others.
-    """
-
-    min_steps: int = field(init=False)
-    prior: Configuration = field(init=False)
-    max_steps: int = field(init=False)
-    others: Knobs
-
-    def __post_init__(self) -> None:
-        for name in ("min_steps", "prior", "max_steps"):
-            object.__setattr__(self, name, getattr(self.others, name))
-
-
-@dataclass(frozen=True)
-class StepKnobs(DerivedKnobs):
-    """An action of one number, the steps; everything else stays the prior's.
-
-    Args:
-        others: Knobs whose first action is for the steps.
-    """
-
-    @property
-    def width(self) -> int:
-        """See `Knobs`."""
-        return 1
-
-    def configuration(self, action: np.ndarray) -> Configuration:
-        """See `Knobs`."""
-        return self.others.configuration(np.append(action, np.zeros(self.others.width - 1)))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,42 @@ class Knobs:
         return replace(configuration, adaptive_threshold=limit)
 
 
+@dataclass(frozen=True)
+class DerivedKnobs(Knobs):
+    """Knobs that are made of others, around the same prior.
+
+    Args:
+        others: The others.
+    """
+
+    min_steps: int = field(init=False)
+    prior: Configuration = field(init=False)
+    max_steps: int = field(init=False)
+    others: Knobs
+
+    def __post_init__(self) -> None:
+        for name in ("min_steps", "prior", "max_steps"):
+            object.__setattr__(self, name, getattr(self.others, name))
+
+
+@dataclass(frozen=True)
+class StepKnobs(DerivedKnobs):
+    """An action of one number, the steps; everything else stays the prior's.
+
+    Args:
+        others: Knobs whose first action is for the steps.
+    """
+
+    @property
+    def width(self) -> int:
+        """See `Knobs`."""
+        return 1
+
+    def configuration(self, action: np.ndarray) -> Configuration:
+        """See `Knobs`."""
+        return self.others.configuration(np.append(action, np.zeros(self.others.width - 1)))
+
+
 def between(action: float, low: float, prior: float, high: float) -> float:
     """-1 -> low, 0 -> prior, 1 -> high, straight lines in between."""
     return float(prior + action * (high - prior if action > 0 else prior - low))

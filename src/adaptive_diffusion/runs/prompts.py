@@ -7,7 +7,8 @@ import logging
 from omegaconf import DictConfig
 
 from ..diffusion.guidance import reads_text
-from ..encoder.domain import Choice, check_no_label, choose
+from ..encoder.domain import Choice
+from ..encoder.prompts import check_no_label, choice_for
 from ..errors import UserError
 from ..types import UNKNOWN, PictureModel
 from .settings_text import given, literal
@@ -41,7 +42,7 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
             "a prompt was given, but the model was trained without classes and reads no text; leave prompt out"
         )
 
-    choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
+    choice = choice_for(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
     if not choice.understood and not reads_text(model):
         log.warning("no word of the prompt is known, so that it decides nothing: %s is drawn", choice.domain)
     elif choice.domain_confidence is None:
