@@ -26,7 +26,10 @@ from tools.benchmark import SUMMARY, commands
 from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, times_nearer
 
 PROJECT = Path(__file__).parents[1]
-PAGES = ("README.md", *(f"docs/evidence/{page}.md" for page in ("results", "real_images", "calibration", "tuned")))
+PAGES = (
+    "README.md",
+    *(f"docs/evidence/{page}.md" for page in ("results", "real_images", "real_images_all", "calibration", "tuned")),
+)
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
 REAL = "docs/real_images/summary.csv"
 BESIDE_REAL = "docs/real_images/real.csv"  # as many real images
