@@ -108,6 +108,8 @@ def test_what_an_agent_finds_is_verified_with_the_steps_of_its_own_guidance(adap
     assert isinstance(verified.guidance, Interval)
     drawn = pipeline.create_optimized_scheduler(verified, "portraits").calibration
     assert verified.calibration == drawn == schedules[1].drawn_at(verified.guidance)
+    tried = pipeline.rl_agent.env.knobs.configuration(pipeline.rl_agent.predict(None)[0])
+    assert pipeline.rl_agent.env.scheduler_of(tried).calibration == drawn, "as it was tried"
 
 
 def test_another_reward_starts_from_the_models_own_guidance(adapter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..rl.knobs import Knobs, StepKnobs
 from ..rl.reward import GivenReward, compares_with_real_images
 from ..rl.sampling_env import SamplingEnv
 from ..schedulers.configuration import DPM_SOLVER, Configuration
+from ..schedulers.core import SchedulerCore
 from .configuration import DomainConfig
 
 
@@ -60,6 +62,8 @@ class DomainEnv(DiffusionHyperparameterEnv):
         batches: Number of fixed batches, >= 1.
         noise_seed: Seed of the noises; the held-out noises have the next seed.
         cache: Folder of converged solutions, or None.
+        calibrated: Gives a configuration the steps that are calibrated for its guidance; None: it keeps those of the
+            start, whatever its guidance.
 
     Raises:
         ValueError: for a value out of range.
@@ -78,6 +82,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         batches: int = 2,
         noise_seed: int = 1000,
         cache: str | Path | None = None,
+        calibrated: Callable[[DomainConfig], DomainConfig] | None = None,
     ):
         super().__init__(
             drawing,
@@ -91,6 +96,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
             cache=cache,
         )
 
+        self.calibrated = calibrated
         self.default, knobs = default, DomainKnobs(min_steps, start, max_steps)
         # around calibrated steps there is nothing to find in the solver and its grid
         only_steps = start.calibration is not None and compares_with_real_images(self.reward)
@@ -99,6 +105,12 @@ class DomainEnv(DiffusionHyperparameterEnv):
     def describe(self) -> dict[str, Any]:
         """See `SamplingEnv`; actions mean the same only around the same configuration."""
         return {**super().describe(), "around": f"{self.knobs.prior}", "default": f"{self.default}"}
+
+    def scheduler_of(self, configuration: Configuration) -> SchedulerCore:
+        """See `DiffusionHyperparameterEnv`: with the steps that it is verified and drawn with afterwards."""
+        if self.calibrated is not None and isinstance(configuration, DomainConfig):
+            configuration = self.calibrated(configuration)
+        return super().scheduler_of(configuration)
 
     @property
     def baseline(self) -> Configuration:

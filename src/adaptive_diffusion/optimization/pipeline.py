@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,7 @@ class OptimizationPipeline:
             batches=self.batches,
             noise_seed=self.noise_seed,
             cache=self.cache,
+            calibrated=partial(self._calibrated, drawing.domain),
         )
         if self._given is None:
             from ..rl.ppo_agent import HyperparameterTuningAgent

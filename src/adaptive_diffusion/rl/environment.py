@@ -12,6 +12,7 @@ from ..diffusion.checks import check_count
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..schedulers.configuration import DPM_SOLVER, Configuration
+from ..schedulers.core import SchedulerCore
 from ..types import PictureModel
 from .drawing import drawing_of
 from .guidance_knobs import with_guidance_knobs
@@ -137,6 +138,10 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         self._states = sampled.states
         return self.noises.measurement.of(sampled, baseline)
 
+    def scheduler_of(self, configuration: Configuration) -> SchedulerCore:
+        """What a configuration is drawn with."""
+        return configuration.scheduler(self.drawing.settings)
+
     def _draw(self, configuration: Configuration) -> Episode[Sampled]:
         batch, adaptive = self.batch, configuration.solver == DPM_SOLVER
         found = self._sampled.get((configuration, batch))
@@ -149,7 +154,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         if plain is not None and configuration.adaptive_threshold >= plain[0]:
             return plain[1]
 
-        scheduler = configuration.scheduler(self.drawing.settings)
+        scheduler = self.scheduler_of(configuration)
         x_T, rows = self.noises.x_T(batch), self.noises.rows(batch)
         drawn = yield from drawing_run(scheduler, x_T, rows, guidance=configuration.guidance)
         self.spent.computed += drawn.evaluations * self.noises.pictures
