@@ -103,7 +103,7 @@ def test_an_agent_begins_at_what_is_known_and_is_compared_with_the_default(adapt
 # verification
 
 
-def judged(monkeypatch, errors: dict[DomainConfig, np.ndarray], reward: Reward | None = None):
+def judged(monkeypatch, errors: dict[DomainConfig, np.ndarray], reward: Reward | None = None, **more: DomainConfig):
     """The verdict on all but the first, which is the default, where every configuration's errors are known."""
 
     def draw(config, drawing, noises, batch):
@@ -111,9 +111,8 @@ def judged(monkeypatch, errors: dict[DomainConfig, np.ndarray], reward: Reward |
 
     monkeypatch.setattr(verification, "_draw", draw)
     default, *candidates = errors
-    return verify(
-        candidates, default, None, reward or QualityReward(), SimpleNamespace(batches=1, measurement=Measurement)
-    )
+    noises = SimpleNamespace(batches=1, measurement=Measurement)
+    return verify(candidates, default, None, reward or QualityReward(), noises, **more)
 
 
 def timed(monkeypatch, seconds: dict[DomainConfig, list[float]], reward: Reward | None = None):
@@ -141,6 +140,41 @@ def test_the_default_stays_unless_beaten_by_two_standard_errors(monkeypatch, gai
     assert (verdict.improved, verdict.chosen.config) == (improved, other if improved else default)
     assert [v.config for v in verdict.all] == [default, other]
     assert ("default stays" in verdict.reason) == (not improved)
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        (
+            2.1 * SE,
+            f"and better than the tuned setting in use by {2.1 * SE:.3f} +- {SE:.3f} in score on 16 fresh noises",
+        ),
+        (
+            1.9 * SE,
+            f"in use by only {1.9 * SE:.3f} +- {SE:.3f} in score on 16 fresh noises; the tuned setting in use stays",
+        ),
+        (-0.2, f"worse than the tuned setting in use by 0.200 +- {SE:.3f} in score"),
+    ],
+)
+def test_what_is_in_use_stays_unless_beaten_by_two_standard_errors_from_the_same_noises(monkeypatch, gain, said):
+    default, in_use, found = DomainConfig(10), DomainConfig(6), DomainConfig(5)
+    errors = {default: np.ones(16), in_use: np.full(16, 0.5), found: 0.5 * np.exp(-gain) * SPREAD}
+    verdict = judged(monkeypatch, errors, in_use=in_use)  # all of them are surely better than the default
+    assert verdict.improved == (gain > 2 * SE)
+    assert (verdict.chosen.config, verdict.found.config) == (found if verdict.improved else in_use, found)
+    assert not verdict.default_stays
+    assert verdict.gains["in_use"] == pytest.approx((gain, SE))
+    assert verdict.gains["default"] == pytest.approx((np.log(2) + gain, SE))
+    assert said in verdict.reason
+    assert [v.config for v in verdict.all] == [default, in_use, found]
+
+
+def test_what_is_in_use_stays_also_where_it_and_all_that_was_found_lose_to_the_default(monkeypatch):
+    default, in_use, found = DomainConfig(10), DomainConfig(6), DomainConfig(5)
+    errors = {default: np.ones(16), in_use: np.full(16, 3.0), found: 2 * SPREAD}
+    assert judged(monkeypatch, errors, in_use=in_use).chosen.config == in_use
+    verdict = judged(monkeypatch, {default: errors[default], in_use: errors[in_use]}, in_use=in_use)
+    assert (verdict.chosen.config, verdict.found, verdict.gains) == (in_use, None, {})
 
 
 def test_the_best_of_several_is_chosen_by_the_reward(monkeypatch):
@@ -236,6 +270,46 @@ def test_what_is_known_is_where_tuning_begins_the_next_time(adapter):
     results = tuned(adapter, FixedAgent, 2)
     assert results["start_config"].to_dict() == {**DomainConfig(20, 0.4).to_dict()}  # within the range of steps
     assert results["agent_config"] == results["start_config"]
+
+
+def test_what_is_in_use_is_recorded_as_before_unless_something_better_is_found(adapter, monkeypatch):
+    errors = {10: 1.0, 7: 0.5, 6: 0.6, 5: 0.4}
+
+    class Found(FixedAgent):
+        steps = 6
+
+        def optimize_hyperparameters(self, *_):
+            return {"best_hyperparameters": DomainConfig(self.steps).to_dict()}
+
+    def draw(config, drawing, noises, batch):
+        return Sampled(np.full(2, errors[config.num_steps]), config.num_steps, 1.0, config.num_steps)
+
+    monkeypatch.setattr(verification, "_draw", draw)
+    adapter.adopt("portraits", DomainConfig(7), quality=1, speed=1.4, quality_error=0.1, weight=0.5, provenance={})
+    before = adapter.known("portraits")
+    results = tuned(adapter, Found, 1, reward=QualityReward())
+    assert not results["improved"]
+    assert results["final_config"] == results["in_use_config"] == DomainConfig(7)
+    assert results["found_config"] == results["agent_config"] == DomainConfig(6)
+    assert results["gains"]["in_use"] == pytest.approx({"mean": np.log(0.5 / 0.6), "error": 0})
+    assert adapter.known("portraits") == replace(before, provenance={"noise_seed": results["noise_seed"]})
+
+    Found.steps = 5
+    results = tuned(adapter, Found, 1, reward=QualityReward())
+    assert results["improved"]
+    assert adapter.get_config("portraits") == results["final_config"] == results["found_config"] == DomainConfig(5)
+    assert results["in_use_config"] == DomainConfig(7)
+
+
+def test_what_ships_is_in_use_where_tuning_kept_the_default(adapter, tmp_path, monkeypatch):
+    shipped = DomainAdapter(tmp_path / "shipped.json", model=adapter.model)
+    shipped.adopt("portraits", DomainConfig(6), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
+    tuned(adapter, FixedAgent, 1)  # nothing shipped then
+    monkeypatch.setattr(memory, "SHIPPED", tmp_path / "shipped.json")
+    assert adapter.known("portraits").source == "the default, which tuning did not beat"
+    assert adapter.in_use("portraits") == DomainConfig(6)
+    assert adapter.in_use("abstract") is None
+    assert tuned(adapter, FixedAgent, 1, use_domain_adaptation=False)["in_use_config"] is None
 
 
 def test_no_search_keeps_the_default_and_says_so(adapter):
@@ -672,28 +746,41 @@ def test_a_domain_of_ones_own_is_placed_once_the_model_was_found_to_draw_it(chec
     assert [known.domain for known in kept.known] == ["walls"]
 
 
-def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path, caplog):
+def test_it_is_said_what_tuning_costs(checkpoint, tmp_path, caplog):
     caplog.set_level("INFO")
-    for weight in (0.25, 0.75):
-        tune(
-            checkpoint, tmp_path, "domain=portraits", "task.episodes=3", f"reward.weight={weight}", agent="agent=fixed"
-        )
+    tune(checkpoint, tmp_path, "domain=portraits", "task.episodes=3", agent="agent=fixed")
     assert "3 episodes of 2 images: up to " in caplog.text
     assert "; 2 passes each, about " in caplog.text  # the tiny model is guided
-    assert caplog.text.count("replaces ") == 1
-    assert "tuned with weight=0.25 of quality" in caplog.text
 
 
-def test_what_ships_is_replaced_only_by_something_better(checkpoint, tmp_path, caplog, monkeypatch):
+@pytest.mark.parametrize("ships", [4, 8])
+def test_what_ships_is_replaced_only_by_something_better_and_the_other_can_be_drawn(
+    checkpoint, tmp_path, caplog, monkeypatch, ships
+):
+    adapter = DomainAdapter(tmp_path / "shipped.json", model=load_model(checkpoint))
+    shipped = DomainConfig(ships, source="a test")
+    adapter.adopt("portraits", shipped, quality=0, speed=1, quality_error=0.1, weight=0.5, provenance={})
+    monkeypatch.setattr(memory, "SHIPPED", tmp_path / "shipped.json")
+
+    mlflow_database(tmp_path / "mlruns")
     caplog.set_level("INFO")
-    settings = ("domain=portraits", "task.episodes=2")
-    tune(checkpoint, tmp_path / "shipped", *settings, agent="agent=fixed")
-    monkeypatch.setattr(memory, "SHIPPED", tmp_path / "shipped/outputs/agent/tuned.json")
-    tune(checkpoint, tmp_path / "fixed", *settings, agent="agent=fixed")
-    assert caplog.text.count("the default stays") == 2
-    assert "replaces " not in caplog.text
-    tune(checkpoint, tmp_path / "cem", "domain=portraits", "reward=speed")
-    assert caplog.text.count("replaces ") == 1
+    recorded = ("tracking=mlflow", "tracking.experiment=test")
+    # evaluations are all that counts: five are better than eight, and worse than four
+    tune(checkpoint, tmp_path, "domain=portraits", "reward=speed", "task.min_steps=5", "task.max_steps=10", *recorded)
+    (run,) = runs(tmp_path)
+    gains = {name: run.data.metrics[f"portraits/gain/{name}"] for name in ("default", "in_use")}
+    steps = run.data.metrics["portraits/found/evaluations"]
+    assert 5 <= steps < 8
+    assert gains == pytest.approx({"default": 1 - steps / 10, "in_use": (ships - steps) / 10})
+    assert run.data.metrics["portraits/in_use/evaluations"] == ships
+    assert run.data.metrics["portraits/gain/in_use_error"] == 0
+
+    (command,) = [line for line in caplog.text.splitlines() if line.startswith("drawn by ")]
+    path = next(part for part in command.split() if part.startswith("scheduler.path="))
+    assert ("the tuned setting in use stays" in caplog.text) == ("not kept " in caplog.text) == (ships == 4)
+    assert ("replaces " in caplog.text) == (ships == 8)
+    kept, other = draw(checkpoint, tmp_path, "domain=portraits"), draw(checkpoint, tmp_path, "domain=portraits", path)
+    assert (kept, other) == ((4, steps) if ships == 4 else (steps, 8))
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_training(checkpoint, tmp_path):

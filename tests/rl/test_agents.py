@@ -97,6 +97,7 @@ def test_a_search_that_was_saved_goes_on_to_the_bit(agent, steps, tmp_path):
     again.train(15 * 4)
     assert np.array_equal(again.best, through.best)
     assert again.record.returns == through.record.returns
+    assert bool(through.tried) == (agent is not FixedAgent)  # which tries the same again
 
 
 KNOWN = gaussian(domain="a", domains=("a", "b"))

@@ -21,8 +21,8 @@ from ..schedulers.configuration import HYPERPARAMETERS
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain
-from .memory import Memory, entry
-from .records import DomainRecord, DomainRecords, Result
+from .memory import Memory, entry, shipped
+from .records import DEFAULT_STAYS, NOISE_SEED, DomainRecord, DomainRecords, Result
 
 __all__ = ["DomainAdapter", "DomainConfig", "DomainType"]
 
@@ -229,6 +229,21 @@ class DomainAdapter:
             # the verified result takes the place of the claims about this configuration
             record.results = [r for r in record.results if r.hyperparameters != result.hyperparameters] + [result]
             return record.to_config()
+
+    def keep(self, domain: str, noise_seed: int) -> None:
+        """Note that noises were seen in a verification that changed nothing.
+
+        Args:
+            domain: The domain, of which something is known.
+            noise_seed: Seed of the noises.
+        """
+        with self._memory.changing() as records:
+            entry(records, self._key(domain), DomainConfig()).provenance[NOISE_SEED] = noise_seed
+
+    def in_use(self, domain: str) -> DomainConfig | None:
+        """What was tuned for a domain, in the adapter's file or else as it ships; None where the default stayed."""
+        found = (records.find(*self._key(domain)) for records in (self._memory.own(), shipped()))
+        return next((record.to_config() for record in found if record and record.source != DEFAULT_STAYS), None)
 
     def known(self, domain: str) -> DomainRecord | None:
         """The record of the domain: of the adapter's file, else the shipped one, else None."""

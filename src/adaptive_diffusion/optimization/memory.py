@@ -61,7 +61,7 @@ class Memory:
 
     def find(self, model: str, guidance_scale: float, domain: str) -> DomainRecord | None:
         """The record of a model in a domain: one's own, else the shipped one, else None."""
-        return self.own().find(model, guidance_scale, domain) or _shipped().find(model, guidance_scale, domain)
+        return self.own().find(model, guidance_scale, domain) or shipped().find(model, guidance_scale, domain)
 
 
 def entry(records: DomainRecords, place: tuple[str, float, str], begin: DomainConfig) -> DomainRecord:
@@ -74,7 +74,7 @@ def entry(records: DomainRecords, place: tuple[str, float, str], begin: DomainCo
     """
     found = records.find(*place)
     if found is None:
-        found = _shipped().find(*place) or DomainRecord(*place, config=begin.to_dict(), source=begin.source)
+        found = shipped().find(*place) or DomainRecord(*place, config=begin.to_dict(), source=begin.source)
         records.known.append(found)
     return found
 
@@ -129,5 +129,6 @@ def write_history(path: str | Path, history: list[dict[str, Any]], records: Doma
     write_json(path, with_checksum({"format": HISTORY_FORMAT, "history": history, "knowledge": records.to_dict()}))
 
 
-def _shipped() -> DomainRecords:
+def shipped() -> DomainRecords:
+    """The records that ship."""
     return read_records(SHIPPED) if SHIPPED.exists() else DomainRecords()

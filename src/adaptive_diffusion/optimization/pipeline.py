@@ -49,7 +49,8 @@ class OptimizationPipeline:
 
     The default is the scheduler that ships: `AdaptiveScheduler` with its calibration, or on its power grid for a model
     without calibration. What the agent finds is measured again, on noises that neither the agent nor an earlier
-    verification saw. It is returned only if it is better than the default by more than two standard errors.
+    verification saw, beside the default and the tuned configuration that is in use. It is returned, and recorded, only
+    if it is better than both by more than two standard errors.
 
     Args:
         domain_adapter: The records of the domains; None: the records that ship.
@@ -149,9 +150,12 @@ class OptimizationPipeline:
             prepare: Called with the agent before it is trained, e.g. to load one.
 
         Returns:
-            `domain_type` and `domain_confidence`; `final_config`, a `DomainConfig`, with `improved` and the `reason`;
-            `start_config` and, from the agent, `agent_config`, `training` and `optimization`; `verification`, the
-            measurements of each configuration, the default first, from the noises of `noise_seed`.
+            `domain_type` and `domain_confidence`; `final_config`, a `DomainConfig`, with `improved`, whether it is what
+            was found, and the `reason`; `start_config` and, from the agent, `agent_config`, `training` and
+            `optimization`; `in_use_config`, the tuned configuration that has to be beaten, and `found_config`, the best
+            of the others, each None where there is none; `gains`, mean and standard error of what the reward of the
+            latter gains over the `default` and over what is `in_use`; `verification`, the measurements of each
+            configuration, the default first, from the noises of `noise_seed`.
 
         Raises:
             ValueError: for a domain that is unknown or that the model does not draw, or a reward that is not a finite
@@ -179,7 +183,8 @@ class OptimizationPipeline:
         if not quiet:
             noises.solve()  # now, with its progress, and not within the verification
 
-        verdict = verify(candidates, default, drawing, self.reward, noises, quiet=quiet)
+        in_use = None if agent is None else self._in_use(found.domain, default)
+        verdict = verify(candidates, default, drawing, self.reward, noises, in_use=in_use, quiet=quiet)
         final = final_config(verdict, self.reward)
         if self.use_domain_adaptation:
             final = record(self.adapter, found.domain, verdict, self.reward, agent, noises.seed)
@@ -190,7 +195,10 @@ class OptimizationPipeline:
             "start_config": start,
             **of_agent,
             "final_config": final,
+            "found_config": verdict.found.config if verdict.found else None,
+            "in_use_config": in_use,
             "improved": verdict.improved,
+            "gains": {name: gain._asdict() for name, gain in verdict.gains.items()},
             "reason": verdict.reason,
             "verification": [v.to_dict() for v in verdict.all],
             NOISE_SEED: noises.seed,
@@ -300,6 +308,11 @@ class OptimizationPipeline:
         known = known_config(self.adapter, domain, self.reward)
         steps = min(max(known.num_steps, self.min_steps), self.max_steps)
         return self._calibrated(domain, replace(known, num_steps=steps))
+
+    def _in_use(self, domain: str, default: DomainConfig) -> DomainConfig | None:
+        """What something better would replace: what was tuned before, unless that is the default."""
+        known = self.adapter.in_use(domain) if self.use_domain_adaptation else None
+        return None if known in (None, default) else self._calibrated(domain, known)
 
     def _calibrated(self, domain: DomainType | str, config: DomainConfig) -> DomainConfig:
         """A configuration with the steps that are calibrated for its guidance, or for one that is near."""

@@ -54,6 +54,8 @@ def record(
 ) -> DomainConfig:
     """Record a verdict with an adapter, and return the configuration as it is known from now on.
 
+    A tuned configuration that stays in use is left as it was recorded.
+
     Args:
         adapter: The records.
         domain: Name of the domain.
@@ -62,6 +64,10 @@ def record(
         agent: The agent that searched, or None.
         noise_seed: Seed of the verification's noises.
     """
+    if not (verdict.improved or verdict.default_stays):
+        adapter.keep(domain, noise_seed)
+        return final_config(verdict, reward)
+
     chosen, measured = verdict.chosen, verdict.chosen.to_dict()
     recorded = adapter.adopt(
         domain,
@@ -97,4 +103,4 @@ def json_types(results: Mapping[str, Any]) -> dict[str, Any]:
 def _chosen(verdict: Verdict) -> DomainConfig:
     """The chosen configuration, with what it owes to the verification."""
     config = verdict.chosen.config
-    return config if verdict.improved else replace(config, source=DEFAULT_STAYS)
+    return replace(config, source=DEFAULT_STAYS) if verdict.default_stays else config

@@ -1,11 +1,11 @@
-"""Configurations measured on noises on which none was tuned; the default stays unless it is beaten."""
+"""Configurations measured on noises on which none was tuned; the default and what is in use stay unless beaten."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,31 @@ from ..rl.noises import Noises
 from ..rl.reward import Reward, is_timed
 from ..schedulers.configuration import DPM_SOLVER
 from .configuration import DomainConfig
+
+WORDS = {"default": "the default", "in_use": "the tuned setting in use"}  # what has to be beaten
+
+
+class Gain(NamedTuple):
+    """A difference of mean rewards.
+
+    Attributes:
+        mean: Mean of the paired differences.
+        error: Its standard error.
+    """
+
+    mean: float
+    error: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is more than two standard errors above 0."""
+        return self.mean > 2 * self.error
+
+    def over(self, what: str) -> str:
+        """In words, of what was found."""
+        if self.mean < 0:
+            return f"worse than {what} by {-self.mean:.3f} +- {self.error:.3f}"
+        return f"better than {what} by {'' if self.sure else 'only '}{self.mean:.3f} +- {self.error:.3f}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +65,11 @@ class Verified:
         """(n,) independent rewards: of images, or of batches if seconds count, which the images of a batch share."""
         scores = [np.asarray(self.reward(batch), np.float64) for batch in self.batches]
         return np.array([s.mean() for s in scores]) if is_timed(self.reward) else np.concatenate(scores)
+
+    def gain(self, other: Verified) -> Gain:
+        """What its reward gains over another configuration's from the same noises."""
+        gain = self.scores - other.scores
+        return Gain(float(gain.mean()), standard_error(gain))
 
     @property
     def quality(self) -> np.ndarray:
@@ -66,6 +96,7 @@ class Verified:
             "error_error": standard_error(errors),
             "evaluations": self.batches[0].evaluations,
             "passes": self.batches[0].passes,
+            "speed": self.speed,
             "seconds": float(seconds.mean()),
             "seconds_error": standard_error(seconds) if len(seconds) > 1 else None,
         }
@@ -76,16 +107,28 @@ class Verdict:
     """The result of a verification.
 
     Attributes:
-        chosen: The best configuration, or the default.
-        improved: Whether it beats the default.
+        chosen: What was found, if it is surely better; else what is in use, or where nothing is, the default.
+        found: The best configuration beside the default and what is in use; None if there is no other.
+        gains: What `found` gains over the `default`, and over what is `in_use`; {} if nothing was found.
         reason: Why it was chosen, in one sentence.
         all: All measurements, the default first.
     """
 
     chosen: Verified
-    improved: bool
+    found: Verified | None
+    gains: dict[str, Gain]
     reason: str
     all: tuple[Verified, ...]
+
+    @property
+    def improved(self) -> bool:
+        """Whether what was found is chosen."""
+        return self.chosen is self.found
+
+    @property
+    def default_stays(self) -> bool:
+        """Whether the default is chosen."""
+        return self.chosen is self.all[0]
 
     @property
     def quality_error(self) -> float | None:
@@ -95,7 +138,7 @@ class Verdict:
         there is none.
         """
         rivals = [verified for verified in self.all if verified.quality.any()]
-        best = self.chosen if self.improved else max(rivals, key=lambda v: float(v.scores.mean()), default=None)
+        best = max(rivals, key=lambda v: float(v.scores.mean()), default=None) if self.default_stays else self.chosen
         return None if best is None else standard_error(best.quality)
 
 
@@ -106,13 +149,14 @@ def verify(
     reward: Reward,
     noises: Noises,
     *,
+    in_use: DomainConfig | None = None,
     quiet: bool = True,
 ) -> Verdict:
-    """Choose among configurations and the default, by images from fresh noises.
+    """Choose among configurations, the default and what is in use, by images from fresh noises.
 
     A candidate with another solver also competes with the adaptive scheduler at the same number of steps, and is out if
-    its mean quality is lower. The candidate with the highest mean reward is chosen if its reward exceeds the default's
-    by more than two standard errors of their paired difference.
+    its mean quality is lower. The candidate with the highest mean reward is chosen if its reward exceeds the default's,
+    and that of what is in use, by more than two standard errors of their paired difference.
 
     Configurations take turns batch by batch, so that other work of the machine affects all of them. Where the reward
     counts seconds, each first draws a batch untimed, and standard errors are taken over batches.
@@ -123,6 +167,7 @@ def verify(
         drawing: The model in the domain.
         reward: Scores the measurements.
         noises: Noises on which no candidate was tuned.
+        in_use: The tuned configuration that what is found would replace; None: there is none.
         quiet: Whether nothing is said of how far it is.
 
     Raises:
@@ -131,7 +176,8 @@ def verify(
     # a configuration that is named twice is drawn once
     candidates = list(candidates)
     rivals = {c: _rival(default, c) for c in candidates if c.solver != DPM_SOLVER}
-    configs = list(dict.fromkeys([default, *candidates, *rivals.values()]))
+    to_beat = {"default": default, **({} if in_use is None else {"in_use": in_use})}
+    configs = list(dict.fromkeys([*to_beat.values(), *candidates, *rivals.values()]))
     batches: dict[DomainConfig, list[Measurement]] = {config: [] for config in configs}
 
     for config in configs if is_timed(reward) else []:
@@ -155,21 +201,24 @@ def verify(
 
     # another solver may not win by speed with worse images than the adaptive scheduler has at the same steps
     allowed = [c for c in verified if c not in rivals or quality(c) >= quality(rivals[c])]
-    best = max(allowed, key=lambda c: float(verified[c].scores.mean()))
-    gain = verified[best].scores - verified[default].scores
-    error = standard_error(gain)
-    improved = bool(best != default and gain.mean() > 2 * error)
-    where = f"on {len(gain)} {'batches of ' if is_timed(reward) else ''}fresh noises"
+    finds = [verified[config] for config in allowed if config not in to_beat.values()]
+    found = max(finds, key=lambda find: float(find.scores.mean()), default=None)
+    return _verdict(found, {name: verified[config] for name, config in to_beat.items()}, tuple(verified.values()))
 
-    if improved:
-        reason = f"better than the default by {gain.mean():.3f} +- {error:.3f} in score {where}"
-    elif best == default:
-        reason = f"nothing found is better than the default {where}; the default stays"
-    else:
-        reason = f"better than the default by only {gain.mean():.3f} +- {error:.3f} in score {where}; the default stays"
 
-    chosen = verified[best if improved else default]
-    return Verdict(chosen, improved, reason, tuple(verified.values()))
+def _verdict(found: Verified | None, to_beat: dict[str, Verified], everything: tuple[Verified, ...]) -> Verdict:
+    """What was found is chosen if it surely beats all that it has to; else the last of these."""
+    name, kept = list(to_beat.items())[-1]
+    where = f"on {len(kept.scores)} {'batches of ' if is_timed(kept.reward) else ''}fresh noises"
+    stays = f"; {WORDS[name]} stays"
+    if found is None:
+        return Verdict(kept, None, {}, f"nothing found is better than {WORDS[name]} {where}{stays}", everything)
+
+    gains = {name: found.gain(other) for name, other in to_beat.items()}
+    compared = " and ".join(gain.over(WORDS[name]) for name, gain in gains.items())
+    sure = all(gain.sure for gain in gains.values())
+    reason = f"{compared} in score {where}{'' if sure else stays}"
+    return Verdict(found if sure else kept, found, gains, reason, everything)
 
 
 def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:

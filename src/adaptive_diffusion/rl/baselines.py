@@ -96,6 +96,11 @@ class SearchAgent(TuningAgent):
     def _settle_choice(self) -> None:
         """`best` is settled already."""
 
+    def _stream(self, rng: np.random.Generator) -> int:
+        """A seed for the next sequence, which no other seed of an agent shares; another each time `predict` asks."""
+        asked = [int(rng.integers(2**32))] if rng is self._predict_rng else []
+        return int(np.random.SeedSequence([self.seed, len(self.tried), *asked]).generate_state(1)[0])
+
     def _clipped(self, actions: np.ndarray) -> np.ndarray:
         space: Any = self.env.action_space
         return np.clip(actions, space.low, space.high).astype(np.float32)
@@ -140,7 +145,7 @@ class FixedAgent(SearchAgent):
         return [len(self.record.returns) % self.env.noises.batches]
 
     def _improve(self) -> None:
-        pass
+        self.tried.clear()  # it is always the same
 
 
 class GenerationAgent(SearchAgent):

@@ -58,7 +58,7 @@ class TPEAgent(SearchAgent):
         level = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            sampler = optuna.samplers.TPESampler(seed=_stream(self, rng), n_startup_trials=self.startup)
+            sampler = optuna.samplers.TPESampler(seed=self._stream(rng), n_startup_trials=self.startup)
             study = optuna.create_study(direction="maximize", sampler=sampler)
             for value, actions in self.tried:
                 params = dict(zip(names, actions.ravel().tolist(), strict=True))
@@ -130,7 +130,7 @@ class CMAESAgent(GenerationAgent):
         self._strategy.tell([(actions.ravel(), -value) for value, actions in generation])
 
     def _propose(self, rng: np.random.Generator) -> np.ndarray:
-        self._strategy.reseed_rng(_stream(self, rng))
+        self._strategy.reseed_rng(self._stream(rng))
         return np.reshape(self._strategy.ask(), self.shape)
 
     def _learn_from(self, generation: list[tuple[float, np.ndarray]]) -> None:
@@ -146,12 +146,6 @@ def _bounds(agent: SearchAgent) -> np.ndarray:
     """(episode_length * A, 2) lowest and highest number of each action."""
     space: Any = agent.env.action_space
     return np.tile(np.stack([space.low, space.high], axis=1).astype(np.float64), (agent.shape[0], 1))
-
-
-def _stream(agent: SearchAgent, rng: np.random.Generator) -> int:
-    """A seed for the next sequence, which no other seed of an agent shares; another each time `predict` asks."""
-    asked = [int(rng.integers(2**32))] if rng is agent._predict_rng else []
-    return int(np.random.SeedSequence([agent.seed, len(agent.tried), *asked]).generate_state(1)[0])
 
 
 @contextmanager

@@ -15,8 +15,11 @@ from ..errors import Unusable, UserError
 from ..io.counted import count
 from ..io.files import write_text
 from ..io.locks import alone
+from ..optimization.configuration import DomainConfig
 from ..optimization.domain_adapter import DomainAdapter
+from ..optimization.memory import read_records, write_records
 from ..optimization.pipeline import OptimizationPipeline
+from ..optimization.records import CALIBRATED, DomainRecord, DomainRecords, Result
 from ..rl.agent import TuningAgent
 from ..rl.cost import cost
 from ..rl.reward import Reward, compares_with_real_images
@@ -37,6 +40,8 @@ from .output import log_rows
 from .settings_text import domain_settings, draw_command, setting
 
 log = logging.getLogger(__name__)
+
+OTHERS = ("in_use", "found")  # configurations that were verified beside the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +94,19 @@ class AgentTask(AgentTraining):
         log_rows({"cost": cost(agent, self.episodes, len(domains), self.verification_batches)})
         folder, found = Path(cfg.paths.run), []
 
-        settings = ["scheduler=tuned", *path_settings(cfg, self.result)]
+        aside = folder / "set_aside.json"
+        settings = ["scheduler=tuned"]
         if cfg.task.calibration is not None:
             settings.append(setting("scheduler.calibration.path", cfg.task.calibration))
 
         with recorded_agent(cfg, self.model, "tune", *trained_by(cfg), *domains) as run:
             for domain in domains:
-                own, known = pipeline.adapter.own(domain), pipeline.adapter.known(domain)
                 results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
-                draw = draw_command(*settings, *domain_settings(domain))
+                draw = draw_command(*settings, *path_settings(cfg, self.result), *domain_settings(domain))
                 found.append({"case": domain, **_report(results, run, pipeline.reward), "draw": draw})
-                before = known if results["improved"] else own  # what ships stays unless something better was found
-                if before is not None:
-                    replaced = f"{before.to_config()}, tuned with weight={before.weight:.2g} of quality"
-                    log_rows({"replaces": replaced})
+                if (other := _set_aside(results, pipeline, aside)) is not None:
+                    draw = draw_command(*settings, setting("scheduler.path", aside), *domain_settings(domain))
+                    log_rows({"replaces" if results["improved"] else "not kept": other, "drawn by": draw})
                 write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
 
             mean = sum(case["score"] for case in found) / len(found)
@@ -193,20 +197,22 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
 def _report(results: dict[str, Any], run: Run, reward: Reward) -> dict[str, Any]:
     """Log the result of a domain; its final mean reward as `score`, and what a sweep's table shows besides."""
     domain, final = results["domain_type"], results["final_config"]
-    default = results["verification"][0]
-    final_measured = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
+    measured = {"default": results["verification"][0], "final": _measured(results, final)}
+    measured |= {name: _measured(results, config) for name in OTHERS if (config := results[f"{name}_config"])}
+    default, final_measured = measured["default"], measured["final"]
 
-    error = "distance to real images" if compares_with_real_images(reward) else "error"
+    error = "moment distance to real images" if compares_with_real_images(reward) else "error"
     names = ("score", "quality", "evaluations", "passes")
-    run.metrics({f"{domain}/final/{name}": final_measured[name] for name in names})
-    run.metrics({f"{domain}/default/{name}": default[name] for name in names})
+    run.metrics({f"{domain}/{which}/{name}": one[name] for which, one in measured.items() for name in names})
+    gains = {f"{domain}/gain/{over}": gain for over, gain in results["gains"].items()}
+    run.metrics({name: gain["mean"] for name, gain in gains.items()})
+    run.metrics({f"{name}_error": gain["error"] for name, gain in gains.items()})
 
     log_rows(
         {
-            domain: f"{final}, confidence {final.confidence:.0%}",
+            domain: f"{final}, confidence {final.confidence:.0%} that the score is right to 0.1",
             "training": describe_training(results["training"]),
-            "default": _row(default, error),
-            "final": _row(final_measured, error),
+            **{which.replace("_", " "): _row(one, error) for which, one in measured.items() if which != "final"},
             "verdict": results["reason"],
         }
     )
@@ -217,6 +223,36 @@ def _report(results: dict[str, Any], run: Run, reward: Reward) -> dict[str, Any]
         "episodes": int(results["training"]["episodes"]),
         "configuration": str(final),
     }
+
+
+def _measured(results: dict[str, Any], config: DomainConfig) -> dict[str, Any]:
+    """What was measured of a configuration."""
+    found: dict[str, Any] = next(v for v in results["verification"] if v["hyperparameters"] == config.to_dict())
+    return found
+
+
+def _set_aside(results: dict[str, Any], pipeline: OptimizationPipeline, file: Path) -> DomainConfig | None:
+    """What was found but not kept, or what it replaced: recorded in a file that `scheduler=tuned` can be given."""
+    config: DomainConfig | None = results["in_use_config" if results["improved"] else "found_config"]
+    if config is None:
+        return None
+
+    adapter, measured = pipeline.adapter, _measured(results, config)
+    result = Result(config.to_dict(), measured["quality"], measured["speed"], measured["quality_error"])
+    record = DomainRecord(
+        adapter.model.identity,
+        adapter.guidance_scale,
+        results["domain_type"],
+        pipeline.reward.weight,
+        config.to_dict(),
+        config.source,
+        {CALIBRATED: config.calibration is not None, "reward": f"{pipeline.reward}", "chosen": measured},
+        [result],
+    )
+    records = read_records(file) if file.exists() else DomainRecords()
+    records.known.append(record)
+    write_records(file, records)
+    return config
 
 
 def _row(measured: dict[str, Any], error: str) -> str:

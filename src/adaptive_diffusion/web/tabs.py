@@ -136,7 +136,7 @@ def tune_tab(tuning: Tuning, choosing: Choosing, controls: Controls, tab: gr.Tab
     start = start_button(tuning, "Tune", "tune")
     status = gr.Markdown(elem_id="tuned")
     heads = ["", "steps", "passes", "guidance", "quality gained"]
-    table = gr.Dataframe(headers=heads, label="Default and found", interactive=False)
+    table = gr.Dataframe(headers=heads, label="Default, in use, and found", interactive=False)
     gr.Markdown(
         "A *quality gained* of 1 is 0.1 less in distance to the domain's real images than the default. The *score* of "
         "the sentence above is that quality or, where fewer passes count, a third of it and two thirds of the share "

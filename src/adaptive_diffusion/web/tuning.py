@@ -42,10 +42,10 @@ class Tuned:
     """What a tuning found.
 
     Attributes:
-        steps: Of what it found; None where the default stays.
+        steps: Of what it found; None where that is not kept.
         reason: Why, in a sentence.
-        rows: Of the default, which is the adaptive scheduler at constant guidance, and of what it found: name, steps,
-            passes an image, guidance, gain in quality.
+        rows: Of the default, which is the adaptive scheduler at constant guidance, of the tuned setting in use, and of
+            what it found: name, steps, passes an image, guidance, gain in quality.
         notes: Warnings.
     """
 
@@ -127,15 +127,16 @@ def tune(settings: Sequence[str], tell: Callable[[Progress], None], stop: thread
         weight = DomainAdapter(model=task.model, guidance_scale=task.guidance_scale).guidance_scale
         found = json.loads((Path(cfg.paths.run) / "history.json").read_text(encoding="utf-8"))[-1]
 
-    default, final = found["verification"][0], found["final_config"]
-    rows = [_row("the adaptive scheduler", default, weight)]
-    if found["improved"]:
-        rows.append(_row("found", found_of(found["verification"], final), weight))
-    return Tuned(final["num_steps"] if found["improved"] else None, found["reason"], rows, tuple(notes))
+    rows = [_row("the adaptive scheduler", found["verification"][0], weight)]
+    for name, config in (("in use", found["in_use_config"]), ("found", found["found_config"])):
+        if config is not None:
+            rows.append(_row(name, found_of(found["verification"], config), weight))
+    steps = found["final_config"]["num_steps"] if found["improved"] else None
+    return Tuned(steps, found["reason"], rows, tuple(notes))
 
 
 def found_of(verified: Sequence[dict[str, Any]], final: dict[str, Any]) -> dict[str, Any]:
-    """What was measured of the final configuration; one of constant guidance has a part of the same numbers."""
+    """What was measured of a configuration; one of constant guidance has a part of the same numbers."""
     same = [each for each in verified if each["hyperparameters"].items() <= final.items()]
     return max(same, key=lambda each: len(each["hyperparameters"]))
 
