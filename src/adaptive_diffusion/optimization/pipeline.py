@@ -58,7 +58,7 @@ class OptimizationPipeline:
             its own environment; None: `HyperparameterTuningAgent`, which is PPO.
         use_domain_adaptation: Start from the record of the domain, and record what was found. False: start from the
             default, and leave the adapter alone.
-        use_rl_optimization: False: no agent; the recorded configuration is verified as it is.
+        use_rl_optimization: False: no agent; the recorded configuration is verified against the default.
         model: The model that draws; None: the adapter's, by default the model that ships with the project.
         guidance_scale: Weight of classifier-free guidance; None: the adapter's, by default what the model recommends.
         reward: What counts, see `rl.reward`; None: `HybridReward()`.
