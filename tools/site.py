@@ -147,13 +147,17 @@ def command_line() -> str:
 def python(package: str) -> str:
     """The public names of a package, whose docstrings mkdocstrings reads; a name of two packages is described once."""
     module = importlib.import_module(f"adaptive_diffusion.{package}".rstrip("."))
-    lines = [f"# {module.__name__}\n", f"{(module.__doc__ or '').strip()}\n"]
     elsewhere = PACKAGES[1:] if not package else ()
+    links, described = [], []
     for name in sorted(set(module.__all__) - {"__version__"}, key=str.lower):
         value = getattr(module, name)
         named = inspect.isclass(value) or inspect.isfunction(value)  # others are constants and types
         path = f"{value.__module__}.{value.__qualname__}" if named else f"{module.__name__}.{name}"
         homes = (p for p in elsewhere if name in importlib.import_module(f"adaptive_diffusion.{p}").__all__)
-        home = next(homes, None)
-        lines.append(f"`{name}`: [{home}]({home}.md#{path})\n" if home else f"::: {path}\n")
-    return "\n".join(lines)
+        if home := next(homes, None):
+            links.append(f"[`{name}`]({home}.md#{path})")
+        else:
+            described.append(f"::: {path}\n")
+
+    also = [f"Also here, and described with their packages: {', '.join(links)}.\n"] if links else []
+    return "\n".join([f"# {module.__name__}\n", f"{(module.__doc__ or '').strip()}\n", *also, *described])

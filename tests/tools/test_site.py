@@ -47,7 +47,7 @@ def test_a_name_of_two_packages_is_described_once_and_linked_where_it_is_not():
     described = re.findall(r"^::: (.*)$", "\n".join(pages.values()), re.MULTILINE)
     assert len(described) == len(set(described))
     path = "adaptive_diffusion.diffusion.schedule.NoiseSchedule"
-    assert f"`NoiseSchedule`: [baseline](baseline.md#{path})\n" in pages[""]
+    assert f"[`NoiseSchedule`](baseline.md#{path})" in pages[""]
     assert f"::: {path}\n" in pages["baseline"]
 
 
