@@ -218,17 +218,48 @@ def test_what_waits_says_for_how_many_and_can_be_cancelled_meanwhile(worker):
     assert begun == []
 
 
-def test_of_too_many_pages_the_idle_one_that_was_used_first_gives_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_sessions, "MOST_SESSIONS", 3)
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, which pass only where a test says so."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(page_sessions, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def listed(sessions, page):
+    """The session of a page whose browser has drawn something."""
+    session = sessions.of(page)
+    session.past.history.append(None)
+    return session
+
+
+def test_of_too_many_browsers_one_that_drew_nothing_gives_way_and_then_the_one_that_was_idle_longest(
+    tmp_path, monkeypatch, clock
+):
+    monkeypatch.setattr(page_sessions, "MOST_BROWSERS", 3)
     sessions = Sessions(tmp_path)
-    drawing, used, idle = (sessions.of(name) for name in ("drawing", "used", "idle"))
+    drawing, idle = listed(sessions, "drawing"), listed(sessions, "idle")
     with drawing.running("draw") as stop:
-        assert sessions.of("used") is used
+        looking = sessions.of("looking")
+        clock.seconds = 1
+        used = listed(sessions, "used")
+        assert not looking.past.folder.exists()
         sessions.of("new")
-        assert not idle.folder.exists()
+        assert not idle.past.folder.exists()
         assert sessions.of("drawing") is drawing
         assert sessions.of("used") is used
         assert not stop.is_set()
+
+
+def test_what_a_browser_has_drawn_goes_after_a_day_in_which_it_was_not_used(tmp_path, clock):
+    sessions = Sessions(tmp_path)
+    one, other = listed(sessions, "one").past, listed(sessions, "other").past
+    clock.seconds = page_sessions.KEPT
+    sessions.of("other")
+    clock.seconds += 1
+    assert sessions.of("new", one.token).past is not one
+    assert not one.folder.exists()
+    assert sessions.of("loaded anew", other.token).past is other
 
 
 def test_the_time_left_of_a_second_count_is_its_own(monkeypatch):
@@ -257,9 +288,25 @@ def test_nobody_sees_what_others_drew(actions):
     assert str(Path.cwd()) not in config
     assert Path(files[0]).is_file()
 
-    actions.leave(request("anna"))
-    assert not Path(files[0]).exists()
-    assert actions.history(request("anna"))["value"] == []
+
+def test_a_page_that_is_loaded_anew_lists_the_runs_of_its_browser_and_of_no_other(actions):
+    token = actions.arrive(request("first"), None)
+    list(actions.draw(request("first"), *astuple(WISH)))
+    preview = next(iter(actions.session(request("first")).folder.glob("preview-*.png")))
+    assert token not in str(preview)
+    actions.leave(request("first"))
+    assert not preview.exists()
+
+    assert actions.arrive(request("anew"), token) == token
+    ((image, caption),) = actions.history(request("anew"))["value"]
+    assert Path(image).is_file()
+    assert "scheduler=ddim" in actions.recall(request("anew"), selected(caption))[0]
+    for stranger in (None, "", "guessed", ["no text"]):
+        assert actions.arrive(request(f"other {stranger}"), stranger) != token
+        assert actions.history(request(f"other {stranger}"))["value"] == []
+
+    Path(image).unlink()  # as Gradio does after a day
+    assert actions.history(request("anew"))["value"] == []
 
 
 def test_the_run_that_was_selected_stays_the_same_when_others_are_drawn(actions):
@@ -300,14 +347,14 @@ def test_what_a_strange_image_says_is_no_html(actions, tmp_path):
     assert "<" not in str(told.value)
 
 
-def test_the_cost_is_empty_for_a_mistake_and_a_fault_is_in_the_log(actions, monkeypatch, caplog):
+def test_in_place_of_the_cost_a_mistake_is_said_and_a_fault_is_in_the_log(actions, monkeypatch, caplog):
     assert "3 steps, 6 passes" in actions.cost(*astuple(WISH))
-    assert actions.cost(*astuple(replace(WISH, steps=1000))) == ""
-    assert actions.cost(*astuple(replace(WISH, scheduler="learned", guidance="interval"))) == ""
+    assert "steps must be" in actions.cost(*astuple(replace(WISH, steps=1000)))
+    assert "one weight of guidance" in actions.cost(*astuple(replace(WISH, scheduler="learned", guidance="interval")))
     assert caplog.records == []
 
     monkeypatch.setattr(looking, "steps_of", lambda _: 1 / 0)
-    assert actions.cost(*astuple(WISH)) == ""
+    assert "the log of the server" in actions.cost(*astuple(WISH))
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -413,7 +460,8 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     told = list(actions.tune(request(), *asked))
     assert any("Searching: episode 3 of 10" in str(status) for status, *_ in told)
     assert any("Verifying: round 1 of 1" in str(status) for status, *_ in told)
-    status, (default, best), found = told[-1]
+    status, (default, best), found, result = told[-1]
+    assert result["visible"]
     assert default[:4] == ["the adaptive scheduler", 10, 20, "constant 2"]
     assert best[2] < 20
     assert (
@@ -494,7 +542,7 @@ def test_a_tuning_that_is_cancelled_during_its_estimate_does_not_begin(actions, 
 
 def test_groups_of_runs_have_names_of_their_own_before_any_of_them_is_drawn(tmp_path):
     session = Sessions(tmp_path).of("anna")
-    names = [session.new_group(kind) for kind in ("sheet", "sheet", "compare")]
+    names = [session.past.new_group(kind) for kind in ("sheet", "sheet", "compare")]
     assert names == ["sheet 1", "sheet 2", "compare 1"]
 
 

@@ -144,7 +144,7 @@ def test_another_domain_brings_its_labels_and_another_model_its_domains(desk):
     desk.choose("Label", "forest")
     for label, option in (("Domain", "portraits"), ("Model", "shipped")):
         desk.choose(label, option)
-        desk.wait(lambda: desk.find("input[aria-label='Label']").get_attribute("value") == "by share")
+        desk.wait(lambda: desk.find("input[aria-label='Label']").get_attribute("value") == "mixed")
         desk.wait(lambda: "passes an image" in desk.text("#cost"))
         assert [each.text for each in desk.all(".toast-body")] == []
     assert desk.find("input[aria-label='Domain']").get_attribute("value") == "landscapes"
@@ -154,6 +154,7 @@ def test_another_domain_brings_its_labels_and_another_model_its_domains(desk):
 def test_a_wrong_value_is_one_sentence(desk):
     desk.type("Weight", "much")
     desk.find("#draw").click()
+    desk.wait(lambda: "weight must be a number" in desk.text("#cost"))
     assert "weight must be a number" in desk.toast()
     assert "Traceback" not in desk.driver.page_source
     assert not any(
@@ -209,7 +210,7 @@ def test_every_tab_does_what_it_says(desk, offers):
     desk.wait(lambda: desk.text("#cost").startswith("6 steps, 7 passes"))
 
     desk.open("History")
-    desk.wait(lambda: len(desk.all("#runs button img")) == 11)
+    desk.wait(lambda: [desk.text("#runs").count(group) for group in ("compare 1,", "sheet 1,")] == [2, 8])
     folder = Path(next(each for each in offers.common if each.startswith("paths.outputs=")).partition("=")[2])
     drawn = min((folder / "sample").rglob("0000.png"), key=lambda path: path.stat().st_mtime)
     desk.find("#given input[type=file]").send_keys(str(drawn))
@@ -226,19 +227,35 @@ def test_on_a_phone_the_further_controls_are_folded_in(phone, desk):
     assert phone.driver.execute_script("return document.querySelector('#draw').getBoundingClientRect().top") < 800
 
 
-def test_users_see_their_own_images_whose_files_go_with_the_page(desk, phone):
+def test_users_see_their_own_images_also_on_a_page_that_is_loaded_anew(desk, phone):
     phone.reload()
     source = desk.draw()
     phone.draw()
     phone.open("History")
-    phone.wait(lambda: len(phone.all("#runs button img")) == 1)
+    phone.wait(lambda: phone.all("#runs button img"))
     assert source not in phone.driver.page_source
     phone.find("#runs button").click()
     shown = [each for each in phone.all("textarea") if each.is_displayed()]
     phone.wait(lambda: any("scheduler=" in str(each.get_property("value")) for each in shown))
     phone.open("Draw")
     desk.reload()
-    desk.wait(lambda: get(source)[0] in (403, 404))
+    desk.wait(lambda: "passes an image" in desk.text("#cost"))
+    desk.open("History")
+    desk.wait(lambda: source in [each.get_attribute("src") for each in desk.all("#runs button img")])
+    assert get(source)[0] == 200
+    desk.open("Draw")
+
+
+def test_enter_in_the_prompt_presses_the_button_of_the_tab(desk):
+    before = desk.pictures()
+    desk.find("textarea[placeholder]").send_keys("a forest", "\ue007")
+    desk.wait(lambda: "passes an image" in desk.text("#status") and desk.pictures() - before)
+    desk.open("Schedule")
+    desk.type("Prompt", "")
+    desk.type(STEPS, "7")
+    desk.find("textarea[placeholder]").send_keys("\ue007")
+    desk.wait(lambda: desk.text("#scheduled").startswith("7 steps"))
+    desk.open("Draw")
 
 
 def test_the_cost_of_a_tuning_goes_with_the_controls_that_it_was_said_of(desk):

@@ -24,7 +24,8 @@ SIZES = (64, 128, 256, 512)  # pixels of a side, besides the size at which the m
 LARGEST_UPLOAD = "8mb"
 AT_ONCE = 12  # requests that are answered, all but one of which wait for the thread that computes
 WAITING = 12  # further requests that wait; more are refused
-MOST_SESSIONS = 50  # open pages whose images are kept; the one that nobody used for longest gives way
+MOST_BROWSERS = 50  # whose runs are listed; of those that draw nothing now, the one that was idle longest gives way
+KEPT = 24 * 3600  # seconds for which a run is listed, and those of a browser that is not used
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ KEYS = {  # of sample.py -> of a wish
 
 
 def _weight(given: Any) -> float | None:
-    """The weight in a field of text, which is empty for the model's own."""
+    """The weight in a field of text, which is empty for the default."""
     try:
         return None if given in (None, "") else float(given)
     except (TypeError, ValueError):
-        raise UserError(f"weight must be a number, or empty for the model's own, got {given!r:.40}") from None
+        raise UserError(f"weight must be a number, or empty for the default, got {given!r:.40}") from None

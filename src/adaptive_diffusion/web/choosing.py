@@ -22,7 +22,10 @@ from .sessions import Shown, settings_in
 from .words import command, title
 
 AS_IT_DRAWS: list[Any] = [("as it draws", "")]  # the domain of a model that has none of its own
-NO_NAME: list[Any] = [("by share", ""), ("no label", NO_LABEL)]  # labels beside those of a domain
+NO_NAME: list[Any] = [
+    ("mixed", ""),
+    ("no label", NO_LABEL),
+]  # labels beside those of a domain; mixed: by their share in the training data
 
 
 def without_folders(config: str) -> str:
@@ -37,14 +40,14 @@ class Choosing(Handlers):
     """What sets controls."""
 
     def history(self, request: gr.Request) -> Any:
-        """All runs of this page, newest first, each with a few words; none is selected."""
-        runs = enumerate(self.session(request).history, 1)
-        shown = [(str(each.sheet), f"{i}: {caption(each)}") for i, each in runs][::-1]
+        """The runs of this browser that are kept, newest first, each with a few words; none is selected."""
+        runs = enumerate(self.session(request).past.history, 1)
+        shown = [(str(each.sheet), f"{i}: {caption(each)}") for i, each in runs if each.sheet.is_file()][::-1]
         return gr.update(value=shown, selected_index=None)
 
     def recall(self, request: gr.Request, event: gr.SelectData) -> tuple[str, list[str], str, int]:
         """Command, files, config.yaml and number of the run that was selected, of a list that may lack later runs."""
-        history = self.session(request).history
+        history = self.session(request).past.history
         with errors_shown():
             number = int(event.value["caption"].partition(":")[0])
             shown = run_at(history, number)
@@ -54,7 +57,7 @@ class Choosing(Handlers):
 
     def reuse(self, request: gr.Request, number: Any) -> tuple[Any, ...]:
         """The values of the controls that drew a run of the history."""
-        history = self.session(request).history
+        history = self.session(request).past.history
         with errors_shown():
             if number is None:
                 raise UserError("select a run first")

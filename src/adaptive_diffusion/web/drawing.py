@@ -78,7 +78,7 @@ class Drawing(Handlers):
             instead = dict(zip(HOW, values, strict=False))
             both = [Wish.of(tuple(given.values())) for given in (controls, controls | instead)]
             one, other = (replace(wish, images=1).checked(self.offers) for wish in both)
-            group = session.new_group("compare")
+            group = session.past.new_group("compare")
             commands = "\n".join(command(wish.settings(self.offers)) for wish in (one, other))
             yield None, "Waiting for its turn.", commands
 
@@ -106,7 +106,7 @@ class Drawing(Handlers):
             wishes = self._cells(schedulers, steps, replace(Wish.of(values), images=1))
             yield None, "Waiting for its turn.", self._sweeps(wishes)
 
-            group = session.new_group("sheet")
+            group = session.past.new_group("sheet")
             done: list[np.ndarray | None] = []
             failed: list[str] = []
             for wish in wishes:
@@ -149,4 +149,4 @@ class Drawing(Handlers):
     def _run(self, session: Session, settings: Sequence[str], stop: threading.Event, group: str = "") -> Iterator[Any]:
         """What a run tells, and at last what it has drawn, which is in the history then."""
         for told in self.worker.stream(lambda tell: draw(settings, tell, stop), stop):
-            yield session.keep(told, enlarged(read(told)), group) if isinstance(told, Drawn) else told
+            yield session.past.keep(told, enlarged(read(told)), group) if isinstance(told, Drawn) else told

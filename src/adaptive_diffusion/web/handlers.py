@@ -30,7 +30,7 @@ class Handlers:
     Attributes:
         offers: What can be chosen.
         worker: The thread that computes.
-        sessions: What each open page has drawn.
+        sessions: The open pages, and what their browsers have drawn.
     """
 
     offers: Offers
@@ -40,6 +40,10 @@ class Handlers:
     def session(self, request: gr.Request) -> Session:
         """The session of the page that asks."""
         return self.sessions.of(str(request.session_hash))
+
+    def arrive(self, request: gr.Request, token: Any) -> str:
+        """A page was opened, by a browser that knows a token from before, if any; returned is the one it keeps."""
+        return self.sessions.of(str(request.session_hash), token).past.token
 
     def ask(self, request: gr.Request, name: str) -> None:
         """Something is asked for, e.g. "draw"; it may have to wait, and be cancelled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from .. import errors
 from ..io import figures
 from ..io.counted import count
 from .bounds import Wish
@@ -18,8 +16,6 @@ from .curve import Measurement, affordable, between_real, fewest, plot
 from .handlers import Handlers, errors_shown
 from .jobs import calibration_cost, steps_of
 from .words import cost_in_words
-
-log = logging.getLogger(__name__)
 
 
 class Looking(Handlers):
@@ -39,14 +35,13 @@ class Looking(Handlers):
             return str(path), rows, cost_in_words(steps)
 
     def cost(self, *values: Any) -> str:
-        """What the steps that the controls say cost, in words; "" where the controls are not right yet."""
+        """What the steps that the controls say cost, in words; or what is wrong with the controls."""
         try:
-            settings = Wish.of(values).checked(self.offers).settings(self.offers)
-            return cost_in_words(self.worker.do(partial(steps_of, settings)))
-        except Exception as error:
-            if errors.known_error(error) is None and not isinstance(error, ValueError):
-                log.exception("what a run costs cannot be said")
-            return ""
+            with errors_shown():
+                settings = Wish.of(values).checked(self.offers).settings(self.offers)
+                return cost_in_words(self.worker.do(partial(steps_of, settings)))
+        except gr.Error as error:  # nobody has asked to draw yet
+            return str(error.message)
 
     def calibration(self, steps: Any, *values: Any) -> str:
         """What a calibration for what the controls say, with a number of steps, would take; or why there is none."""

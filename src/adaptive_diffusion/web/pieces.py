@@ -9,6 +9,7 @@ import gradio as gr
 from .bounds import AT_ONCE, MOST_STEPS, Offers
 from .handlers import Handlers
 
+NARROW = 640  # pixels: on a narrower screen the columns of the page lie one below the other
 COMPUTES: dict[str, Any] = {  # the worker does one after another, and says how many come before
     "concurrency_limit": AT_ONCE,
     "concurrency_id": "computes",
@@ -47,7 +48,7 @@ def grid_and_guidance(offers: Offers, where: str = "") -> list[Any]:
     """The other fields of `bounds.HOW`; see `scheduler_and_steps`."""
     with gr.Row():
         guidance = gr.Dropdown(list(offers.guidance), value="default", label=f"Guidance{where}", min_width=120)
-        weight = gr.Textbox(label=f"Weight{where}", placeholder="the model's own", max_length=20, min_width=120)
+        weight = gr.Textbox(label=f"Weight{where}", placeholder="default", max_length=20, min_width=120)
     grid = gr.Dropdown(list(offers.grids), value="own", label=f"Grid{where}", info="own: the scheduler's timesteps.")
     stored = gr.Checkbox(
         label=f"Stored first evaluation{where}",
@@ -57,8 +58,8 @@ def grid_and_guidance(offers: Offers, where: str = "") -> list[Any]:
 
 
 def plot(label: str, alt_text: str) -> gr.Image:
-    """A figure, which is shown smoothly and can be downloaded."""
-    return gr.Image(label=label, buttons=["download"], alt_text=alt_text, elem_classes="plot")
+    """A figure, which is shown smoothly and can be downloaded; a label on it would hide what stands there."""
+    return gr.Image(label=label, show_label=False, buttons=["download"], alt_text=alt_text, elem_classes="plot")
 
 
 def start_button(handlers: Handlers, text: str, name: str) -> Any:
@@ -67,6 +68,8 @@ def start_button(handlers: Handlers, text: str, name: str) -> Any:
         start = gr.Button(text, variant="primary", elem_id=name, scale=3)
         stop = gr.Button("Cancel", elem_id=f"cancel-{name}", scale=1, min_width=100)
     stop.click(handlers.cancel, None, None, queue=False, **QUICK)
+    # where the controls fill the screen, what is drawn would be seen by those alone who look for it
+    start.click(None, js=f"() => innerWidth < {NARROW} && document.querySelector('#{name}').scrollIntoView()")
     # outside the queue, so that Cancel knows of what still waits in it
     return start.click(handlers.ask, gr.State(name), None, queue=False, **QUICK)
 
@@ -78,4 +81,4 @@ def file_list(label: str) -> gr.File:
 
 def command_field() -> gr.Textbox:
     """Where the command is shown that does the same."""
-    return gr.Textbox(label="The same on the command line", interactive=False, lines=2)
+    return gr.Textbox(label="The same on the command line", interactive=False, lines=2, buttons=["copy"])

@@ -1,4 +1,4 @@
-"""What each open page has drawn: nobody else sees it, and it goes when the page is closed."""
+"""What each browser has drawn, which no other sees, and what its open pages do."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import secrets
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from ..errors import UserError
 from ..io import figures
 from ..io.files import why_unreadable
 from ..runs.sample_files import SETTINGS
-from .bounds import MOST_SESSIONS
+from .bounds import KEPT, MOST_BROWSERS
 from .jobs import Drawn
 
 
@@ -39,20 +41,62 @@ class Shown:
     group: str = ""
 
 
-@dataclass
-class Session:
-    """What an open page has drawn, and what it draws now.
+@dataclass(eq=False)
+class Past:
+    """What a browser has drawn; a page that is loaded anew shows it again.
 
     Attributes:
         folder: Where its files are; nobody can guess its name.
+        token: What the browser is known by; it stands in no address.
         history: Its runs, oldest first.
+        used: When one of its pages asked for something last, in seconds of a clock.
     """
 
     folder: Path
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     history: list[Shown] = field(default_factory=list)
-    _files: int = 0
+    used: float = 0.0
     _groups: Counter[str] = field(default_factory=Counter)  # of each kind
-    _writes: threading.RLock = field(default_factory=threading.RLock)  # two of its runs may end at once
+    _writes: threading.Lock = field(default_factory=threading.Lock)  # two of its runs may end at once
+
+    def new_group(self, kind: str) -> str:
+        """The name of further runs that belong together, e.g. the second "sheet"."""
+        with self._writes:
+            self._groups[kind] += 1
+            return f"{kind} {self._groups[kind]}"
+
+    def keep(self, drawn: Drawn, pixels: np.ndarray, group: str = "") -> Shown:
+        """Add a run to the history.
+
+        Args:
+            drawn: The run.
+            pixels: (H, W, C) uint8, its images side by side.
+            group: See `Shown`.
+        """
+        with self._writes:
+            name = f"run-{len(self.history) + 1}"
+            sheet = self.folder / f"{name}-sheet.png"
+            figures.save_image(sheet, pixels)
+            copies = [self.folder / f"{name}-{path.name}" for path in drawn.images]
+            for path, copy in zip(drawn.images, copies, strict=True):
+                shutil.copyfile(path, copy)
+            self.history.append(Shown(sheet, tuple(copies), drawn, group))
+            return self.history[-1]
+
+
+@dataclass
+class Session:
+    """An open page, and what it draws now.
+
+    Attributes:
+        folder: Where its previews and plots are, until it is closed; nobody can guess its name.
+        past: What its browser has drawn.
+    """
+
+    folder: Path
+    past: Past
+    _files: int = 0
+    _writes: threading.Lock = field(default_factory=threading.Lock)  # two of its runs may be under way
     _cancelled: int = 0  # how often
     _asked: dict[str, int] = field(default_factory=dict)  # what waits -> how often Cancel was pressed before
     _stops: set[threading.Event] = field(default_factory=set)  # of what is under way
@@ -97,72 +141,78 @@ class Session:
         figures.save_image(path, pixels)
         return path
 
-    def new_group(self, kind: str) -> str:
-        """The name of further runs that belong together, e.g. the second "sheet"."""
-        with self._writes:
-            self._groups[kind] += 1
-            return f"{kind} {self._groups[kind]}"
-
-    def keep(self, drawn: Drawn, pixels: np.ndarray, group: str = "") -> Shown:
-        """Add a run to the history.
-
-        Args:
-            drawn: The run.
-            pixels: (H, W, C) uint8, its images side by side.
-            group: See `Shown`.
-        """
-        with self._writes:
-            name = f"run-{len(self.history) + 1}"
-            sheet = self.write(pixels, f"{name}-sheet")
-            copies = [self.folder / f"{name}-{path.name}" for path in drawn.images]
-            for path, copy in zip(drawn.images, copies, strict=True):
-                shutil.copyfile(path, copy)
-            self.history.append(Shown(sheet, tuple(copies), drawn, group))
-            return self.history[-1]
-
     def close(self) -> None:
-        """Stop what is under way, and forget everything."""
+        """Stop what is under way; what was drawn stays with the browser."""
         self.cancel()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in list(self.folder.glob("*")):  # the folder stays, as something may still be written
+            path.unlink(missing_ok=True)
 
 
 class Sessions:
-    """The open pages.
+    """The open pages, and what their browsers have drawn.
 
     Args:
         root: Folder for their files.
     """
 
     def __init__(self, root: Path):
-        self._root, self._open, self._lock = root, dict[str, Session](), threading.Lock()
+        self._root, self._lock = root, threading.Lock()
+        self._open = dict[str, Session]()  # by the page
+        self._pasts = dict[str, Past]()  # by their tokens
 
-    def of(self, name: str) -> Session:
-        """The session of a page, which begins with its first request."""
+    def of(self, page: str, token: Any = None) -> Session:
+        """The session of a page, which begins with its first request.
+
+        Args:
+            page: Its name.
+            token: What its browser was known by before, if it says so: it gets back what it has drawn.
+        """
         with self._lock:
-            session = self._open.pop(name, None) or self._new()
-            self._open[name] = session  # at the end: used last
+            known = self._pasts.get(str(token))
+            if known is not None and time.monotonic() - known.used > KEPT:
+                self._forget(known)
+                known = None
+            session = self._open.get(page)
+            if session is None:
+                session = self._open[page] = Session(self._new_folder(), known or self._new_past())
+            session.past = known or session.past
+            session.past.used = time.monotonic()
             return session
 
-    def _new(self) -> Session:
-        """A session; of too many, those that nobody used for longest and that do not draw give way."""
-        idle = [name for name, session in self._open.items() if not session.busy]
-        for name in idle[: max(0, len(self._open) + 1 - MOST_SESSIONS)]:
-            self._open.pop(name).close()
+    def _new_past(self) -> Past:
+        """What a new browser has drawn: nothing. What idle ones have drawn goes if it is old, or they are too many."""
+        busy = [session.past for session in self._open.values() if session.busy]
+        idle = [past for past in self._pasts.values() if past not in busy]
+        surplus, now = len(self._pasts) + 1 - MOST_BROWSERS, time.monotonic()
+        for i, past in enumerate(sorted(idle, key=lambda past: (bool(past.history), past.used))):
+            if i < surplus or now - past.used > KEPT:
+                self._forget(past)
+        past = Past(self._new_folder())
+        self._pasts[past.token] = past
+        return past
+
+    def _forget(self, past: Past) -> None:
+        del self._pasts[past.token]
+        for page in [page for page, session in self._open.items() if session.past is past]:
+            self._open.pop(page).close()
+        shutil.rmtree(past.folder, ignore_errors=True)
+
+    def _new_folder(self) -> Path:
         folder = self._root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
-        return Session(folder)
+        return folder
 
-    def close(self, name: str) -> None:
+    def close(self, page: str) -> None:
         """The page was closed."""
         with self._lock:
-            session = self._open.pop(name, None)
+            session = self._open.pop(page, None)
         if session is not None:
             session.close()
 
     def close_all(self) -> None:
         """The server ends."""
-        for name in list(self._open):
-            self.close(name)
+        for page in list(self._open):
+            self.close(page)
 
 
 def settings_in(path: str | Path) -> list[str]:

@@ -59,7 +59,9 @@ def sheet_tab(drawing: Drawing, controls: Controls) -> None:
     schedulers = gr.Dropdown(list(drawing.offers.schedulers), value=common, multiselect=True, label="Schedulers")
     steps = gr.CheckboxGroup([(str(n), n) for n in SHEET_STEPS], value=[5, 10], label="Numbers of steps")
     start = start_button(drawing, "Draw the sheet", "sheet")
-    sheet = gr.Image(label="Sheet", buttons=["download", "fullscreen"], alt_text="One image by several schedulers")
+    sheet = gr.Image(
+        label="Sheet", show_label=False, buttons=["download", "fullscreen"], alt_text="One image by several schedulers"
+    )
     status, command = gr.Markdown(elem_id="sheet-drawn"), command_field()
     start.success(
         drawing.sheet, [schedulers, steps, *controls], [sheet, status, command], show_progress_on=status, **COMPUTES
@@ -75,12 +77,12 @@ def schedule_tab(looking: Looking, controls: Controls, tab: gr.Tab) -> None:
     gr.on([tab.select, start.click], looking.schedule, controls, [curve, table, line], **COMPUTES)
 
 
-def afford_tab(looking: Looking, choosing: Choosing, controls: Controls, blocks: gr.Blocks) -> None:
+def afford_tab(looking: Looking, choosing: Choosing, controls: Controls, arrived: gr.events.Dependency) -> None:
     wanted = dict(zip(FIELDS, controls, strict=True))["domain"]
     measured = domains()
     gr.Markdown(
         "How near to real images does each method come with a given number of passes through the network? "
-        f"Measured on {images():,} images a point of the shipped model, drawn with labels by share; guidance is "
+        f"Measured on {images():,} images a point of the shipped model, drawn with mixed labels; guidance is "
         "constant where it is not called tuned. The *distance* is the Frechet distance by the project's encoder: "
         "smaller is better, and as many real images among themselves are about 1 apart. Bars: one standard error."
     )
@@ -93,7 +95,7 @@ def afford_tab(looking: Looking, choosing: Choosing, controls: Controls, blocks:
     curve = plot("Distance, by passes", "Distance to real images by passes, for each method")
     heads = ["method", "steps", "first evaluation", "passes", "distance"]
     table = gr.Dataframe(headers=heads, label="Within the budget, the nearest of each method", interactive=False)
-    for event in (domain.change, passes.change, blocks.load):
+    for event in (domain.change, passes.change, arrived.then):
         event(looking.afford, [domain, passes], [curve, table, line], trigger_mode="always_last", **QUICK)
     use.click(choosing.adopt_measured, [domain, passes, *controls], controls, **QUICK)
 
@@ -136,14 +138,15 @@ def tune_tab(tuning: Tuning, choosing: Choosing, controls: Controls, tab: gr.Tab
     start = start_button(tuning, "Tune", "tune")
     status = gr.Markdown(elem_id="tuned")
     heads = ["", "steps", "passes", "guidance", "quality gained"]
-    table = gr.Dataframe(headers=heads, label="Default, in use, and found", interactive=False)
-    gr.Markdown(
-        "A *quality gained* of 1 is 0.1 less in distance to the domain's real images than the default. The *score* of "
-        "the sentence above is that quality or, where fewer passes count, a third of it and two thirds of the share "
-        "of passes that was saved. Behind +- is one standard error."
-    )
+    with gr.Column(visible=False) as result:
+        table = gr.Dataframe(headers=heads, label="Default, in use, and found", interactive=False)
+        gr.Markdown(
+            "A *quality gained* of 1 is 0.1 less in distance to the domain's real images than the default. The *score* "
+            "of the sentence above is that quality or, where fewer passes count, a third of it and two thirds of the "
+            "share of passes that was saved. Behind +- is one standard error."
+        )
+        use = gr.Button("Use these settings", elem_id="use")
     found = gr.State([])
-    use = gr.Button("Use these settings", elem_id="use")
     command = command_field()
 
     asked = [aim, episodes, *controls]
@@ -153,15 +156,15 @@ def tune_tab(tuning: Tuning, choosing: Choosing, controls: Controls, tab: gr.Tab
     forget(controls, ("model", "prompt", "domain", "steps", "weight"), told, aim)
     said = start.success(tuning.estimate, asked, told, **shown_on_cost)
     # Cancel during the estimate ends this, too: it was asked for before
-    said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
+    said.success(tuning.tune, asked, [status, table, found, result], show_progress_on=status, **COMPUTES)
     use.click(choosing.adopt, found, controls, **QUICK)
 
 
 def history_tab(choosing: Choosing, controls: Controls, tab: gr.Tab) -> None:
     """The runs are listed when the tab is opened."""
     gr.Markdown(
-        "What this page has drawn since it was opened. Nobody else sees it. "
-        "The list and its copies go when the page is closed or loaded anew; the files in outputs/ stay."
+        "What this browser has drawn, for about a day; no other sees it. The list goes when the program ends. "
+        "The files of the runs stay where `sample` writes them."
     )
     runs = gr.Gallery(label="Runs", columns=3, object_fit="contain", allow_preview=False, buttons=[], elem_id="runs")
     chosen = gr.State(None)

@@ -171,25 +171,26 @@ class Tuning(Handlers):
             asked = f"For {wish.domain} in at most {wish.steps} steps{weight}, "
             yield "Estimating.", command(settings, "train")
             for told in self.worker.stream(lambda _: cost_of(settings), stop, run=False):
-                yield in_words(told) if isinstance(told, Progress) else asked + told, gr.skip()
+                yield in_words(told) if isinstance(told, Progress) else f"{asked}{told}.", gr.skip()
 
     @reports_cancel("Nothing was tuned.", 0)
     def tune(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Tune guidance and steps of the domain, as train.py does.
 
         Yields:
-            How far it is, the rows of `Tuned`, and settings of sample.py for what was found, [] where nothing was.
+            How far it is, the rows of `Tuned`, settings of sample.py for what was found, [] where nothing was, and
+            whether there is a result to show.
         """
         session = self.session(request)
         with errors_shown("train"), session.running("tune") as stop:
             wish = Wish.of(values).checked(self.offers)
             settings = tuning_settings(wish, self.offers, aim, episodes)
-            yield "Waiting for its turn.", [], []
+            yield "Waiting for its turn.", [], [], gr.update(visible=False)
             for told in self.worker.stream(lambda tell: tune(settings, tell, stop), stop):
                 if isinstance(told, Progress):
-                    yield in_words(told), gr.skip(), gr.skip()
+                    yield in_words(told), gr.skip(), gr.skip(), gr.skip()
                 else:
-                    yield outcome(told), told.rows, self._found(wish, told)
+                    yield outcome(told), told.rows, self._found(wish, told), gr.update(visible=True)
 
     def _found(self, wish: Wish, tuned: Tuned) -> list[str]:
         if tuned.steps is None:
