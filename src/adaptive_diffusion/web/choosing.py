@@ -67,9 +67,7 @@ class Choosing(Handlers):
         """The values of the controls for settings that were found."""
         with errors_shown():
             if not settings:
-                raise UserError(
-                    "there are no settings to use: tune first; there are none where nothing beats the default"
-                )
+                raise UserError("there are no settings to use, since nothing was found that is surely better")
             return self.controls(settings)
 
     def adopt_measured(self, domain: Any, passes: Any, *values: Any) -> tuple[Any, ...]:

@@ -74,7 +74,8 @@ def schedule_tab(looking: Looking, controls: Controls, tab: gr.Tab) -> None:
     curve = plot("Where the network is evaluated", "Timestep and log-SNR of each step")
     heads = ["step", "timestep", "noise level", "log-SNR", "passes"]
     table = gr.Dataframe(headers=heads, label="Steps", interactive=False)
-    gr.on([tab.select, start.click], looking.schedule, controls, [curve, table, line], **COMPUTES)
+    asked = [tab.select, start.click]
+    gr.on(asked, looking.schedule, controls, [curve, table, line], trigger_mode="always_last", **COMPUTES)
 
 
 def afford_tab(looking: Looking, choosing: Choosing, controls: Controls, arrived: gr.events.Dependency) -> None:
@@ -129,8 +130,9 @@ def tune_tab(tuning: Tuning, choosing: Choosing, controls: Controls, tab: gr.Tab
     gr.Markdown(
         "Searches for the weight of guidance, the noise levels that need it and the number of steps, in the chosen "
         "domain, up to the Steps of the controls. What it finds is compared, on fresh noises, with the default: the "
-        "adaptive scheduler at constant guidance, with the Steps and the Weight of the controls. It is kept if it is "
-        "better by more than two standard errors. Scheduler, Guidance and Label of the controls are ignored here."
+        "adaptive scheduler at constant guidance, with the Steps and the Weight of the controls; and with the tuned "
+        "setting in use, if any. It is kept if it is better by more than two standard errors. Scheduler, Guidance and "
+        "Label of the controls are ignored here."
     )
     aim = gr.Radio(list(AIMS), value=next(iter(AIMS)), label="What counts")
     episodes = slider(FEWEST_EPISODES, MOST_EPISODES, 20, step=10, label="Episodes of the search")
