@@ -27,10 +27,10 @@ from adaptive_diffusion.errors import UnusableFile
 from adaptive_diffusion.io.array_file import read_arrays
 from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.io.markdown import table
+from adaptive_diffusion.metrics.intervals import standard_error
 from adaptive_diffusion.metrics.moment_distance import MomentDistance
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.environment import DomainEnv
-from adaptive_diffusion.rl.convergence import standard_error
 from adaptive_diffusion.rl.knobs import DerivedKnobs
 from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
 from adaptive_diffusion.rl.measurement import REAL_UNIT, RealMeasurement, Sampled

@@ -13,7 +13,8 @@ import numpy as np
 
 from adaptive_diffusion.io.files import parse_json, write_json
 from adaptive_diffusion.io.markdown import MISSING, table
-from adaptive_diffusion.rl.convergence import NEAR_BEST, Evaluation, Record, converged_at, standard_error
+from adaptive_diffusion.metrics.intervals import standard_error
+from adaptive_diffusion.rl.convergence import NEAR_BEST, Evaluation, Record, converged_at
 
 log = logging.getLogger(__name__)
 

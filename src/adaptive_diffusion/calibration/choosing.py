@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ..grids.calibrated_schedule import CalibratedSteps, Score
+from ..metrics.intervals import standard_error
 from .fitting import Solution
 
 
@@ -46,7 +46,7 @@ def choose(
     best = min(classical, key=means.__getitem__)
     rival = min((name for name in candidates if name not in classical), key=means.__getitem__, default=best)
     gain = errors[best] - errors[rival]
-    if gain.mean() > margin * _standard_error(gain):
+    if gain.mean() > margin * standard_error(gain):
         best = rival
     scores = {name: score_of(error) for name, error in errors.items()}
     chosen = candidates[best]
@@ -56,7 +56,7 @@ def choose(
 
 def score_of(errors: np.ndarray) -> Score:
     """The mean of (N,) errors, N >= 2, and its standard error."""
-    return Score(float(errors.mean()), _standard_error(errors))
+    return Score(float(errors.mean()), standard_error(errors))
 
 
 def rows_of(corrections: np.ndarray) -> tuple[tuple[float, ...], ...]:
@@ -67,7 +67,3 @@ def rows_of(corrections: np.ndarray) -> tuple[tuple[float, ...], ...]:
 def _digits(value: float) -> float:
     """Six significant digits."""
     return float(f"{value:.6g}")
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values)))

@@ -1,7 +1,8 @@
-"""95 % confidence intervals of a mean over images, and of a distance between sets of images."""
+"""How certain a mean over images is, and a distance between sets of images: standard errors and 95 % intervals."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import NormalDist
 
@@ -12,12 +13,17 @@ GROUPS = 10  # of images, of the jackknife
 _Z = NormalDist().inv_cdf(0.975)
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of (n,) values; infinite for a single one."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+
+
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
     """Student's interval of the mean of (n,) values; None for fewer than 4."""
     n = len(values)
     if n < FEWEST:
         return None
-    reach = student(n - 1) * float(np.std(values, ddof=1)) / n**0.5
+    reach = student(n - 1) * standard_error(np.asarray(values))
     mean = float(np.mean(values))
     return mean - reach, mean + reach
 

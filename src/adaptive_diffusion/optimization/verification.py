@@ -12,7 +12,7 @@ import numpy as np
 from ..diffusion.guided_model import GuidedModel
 from ..io.counted import count
 from ..io.progress import Progress
-from ..rl.convergence import standard_error
+from ..metrics.intervals import standard_error
 from ..rl.lockstep import drawing_run, run_together
 from ..rl.measurement import Measurement, Sampled
 from ..rl.noises import Noises

@@ -13,13 +13,13 @@ import numpy as np
 from ..diffusion.checks import check_count, check_seed
 from ..errors import UnusableFile, plainly
 from ..io.progress import Progress
+from ..metrics.intervals import standard_error
 from .agent_file import checked_path, read_agent, write_agent
 from .callbacks import Callbacks, callbacks_of
-from .convergence import Evaluation, Record, standard_error
+from .convergence import Evaluation, Record
 from .environment import DiffusionHyperparameterEnv
 from .episodes import check_made_for, fitting, measure, replay, run_episode
 from .gym import Env
-from .noises import Noises
 from .sampling_env import SamplingEnv, Spent
 from .wrapped import without_wrappers
 
@@ -62,7 +62,7 @@ class TuningAgent(ABC):
         self.env = env = DiffusionHyperparameterEnv() if env is None else without_wrappers(env, "env")
         self.work = env.sibling()  # remembers what the environment does, but counts this agent's evaluations alone
         self.work.spent = Spent()
-        self.parts = _most_parts(env.noises) if parts is None else parts
+        self.parts = env.noises.most_parts if parts is None else parts
         self.part = self.work.split(self.parts)  # where paths are tried
         self.seed = check_seed("seed", seed)
         self._predict_rng = np.random.default_rng([self.seed, 1])  # what `predict` samples by: asking moves no training
@@ -346,9 +346,3 @@ class TuningAgent(ABC):
                 **({"train/return": float(np.mean(recent))} if recent else {}),
             }
             self._stopped = self._callbacks.end(metrics, episodes)
-
-
-def _most_parts(noises: Noises) -> int:
-    """The most equal parts of a batch that have enough images."""
-    most = max(noises.pictures // noises.fewest, 1)
-    return max(parts for parts in range(1, most + 1) if noises.pictures % parts == 0)

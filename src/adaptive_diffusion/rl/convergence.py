@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from ..metrics.intervals import standard_error
 
 NEAR_BEST = 0.02  # of the score: in quality alone, two per cent of the error
 PATIENCE = 3
@@ -47,11 +48,6 @@ class Evaluation:
             "scores": self.scores.tolist(),
             "quality": self.quality,
         }
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Of the mean of (n,) values; infinite for a single one."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
 
 
 def converged_at(evaluations: Sequence[Evaluation]) -> int | None:

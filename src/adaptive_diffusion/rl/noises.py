@@ -77,6 +77,12 @@ class Noises(ABC):
         part.pictures, part.batches = self.pictures // parts, self.batches * parts
         return part
 
+    @property
+    def most_parts(self) -> int:
+        """The most equal parts of a batch that have enough images, see `split`."""
+        most = max(self.pictures // self.fewest, 1)
+        return max(parts for parts in range(1, most + 1) if self.pictures % parts == 0)
+
     def x_T(self, batch: int) -> mx.array:
         """(N, H, W, C) standard normal noise of a batch."""
         return self._noise[batch * self.pictures : (batch + 1) * self.pictures]

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..errors import MissingPackage
+from ..metrics.intervals import standard_error
 from ..program import pip_install
 from . import torch_state
 from .agent import TuningAgent
 from .callbacks import Callbacks
-from .convergence import standard_error
 from .episodes import measure
 from .gym import Env
 from .policy import Policy
