@@ -130,6 +130,7 @@ def test_nothing_keeps_anybody_from_using_the_page(address, colours):
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         page.driver.get(f"{address}?__theme={colours}")
         page.wait(lambda: page.find("#draw"))
+        page.draw()
         for tab in [each.text for each in page.all("button[role=tab]")]:
             page.open(tab)
             page.wait(lambda tab=tab: page.text("button[role=tab][aria-selected=true]") == tab)

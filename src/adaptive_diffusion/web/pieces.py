@@ -74,6 +74,13 @@ def start_button(handlers: Handlers, text: str, name: str) -> Any:
     return start.click(handlers.ask, gr.State(name), None, queue=False, **QUICK)
 
 
+def use_button(name: str) -> gr.Button:
+    """A button that brings settings to the controls, which are shown then."""
+    button = gr.Button("Use these settings", elem_id=name)
+    button.click(None, js=f"() => innerWidth < {NARROW} && scrollTo(0, 0)")
+    return button
+
+
 def file_list(label: str) -> gr.File:
     """Where the images of a run can be had."""
     return gr.File(label=label, file_count="multiple", interactive=False, elem_classes="files")

@@ -22,6 +22,7 @@ from .pieces import (
     scheduler_and_steps,
     slider,
     start_button,
+    use_button,
 )
 from .tuning import AIMS, Tuning
 
@@ -92,7 +93,7 @@ def afford_tab(looking: Looking, choosing: Choosing, controls: Controls, arrived
         domain = gr.Dropdown(measured, value=first, label="Domain that was measured")
         passes = slider(1, MOST_PASSES, 7, label="Passes per image")
     line = gr.Markdown(elem_id="afford")
-    use = gr.Button("Use these settings", elem_id="use-measured")
+    use = use_button("use-measured")
     curve = plot("Distance, by passes", "Distance to real images by passes, for each method")
     heads = ["method", "steps", "first evaluation", "passes", "distance"]
     table = gr.Dataframe(headers=heads, label="Within the budget, the nearest of each method", interactive=False)
@@ -147,7 +148,7 @@ def tune_tab(tuning: Tuning, choosing: Choosing, controls: Controls, tab: gr.Tab
             "of the sentence above is that quality or, where fewer passes count, a third of it and two thirds of the "
             "share of passes that was saved. Behind +- is one standard error."
         )
-        use = gr.Button("Use these settings", elem_id="use")
+        use = use_button("use")
     found = gr.State([])
     command = command_field()
 
@@ -165,14 +166,14 @@ def tune_tab(tuning: Tuning, choosing: Choosing, controls: Controls, tab: gr.Tab
 def history_tab(choosing: Choosing, controls: Controls, tab: gr.Tab) -> None:
     """The runs are listed when the tab is opened."""
     gr.Markdown(
-        "What this browser has drawn, for about a day; no other sees it. The list goes when the program ends. "
-        "The files of the runs stay where `sample` writes them."
+        "What this browser has drawn, for about a day; no other sees it. Select a run to see its command, files and "
+        "settings. The list goes when the program ends; the files of the runs stay where `sample` writes them."
     )
     runs = gr.Gallery(label="Runs", columns=3, object_fit="contain", allow_preview=False, buttons=[], elem_id="runs")
     chosen = gr.State(None)
     command = command_field()
     files = file_list("Images of the run")
-    again = gr.Button("Use these settings", elem_id="again")
+    again = use_button("again")
     with gr.Accordion("config.yaml", open=False):
         config = gr.Textbox(
             label="Every setting of the run", interactive=False, lines=4, max_lines=20, buttons=["copy"]

@@ -15,6 +15,7 @@ _THEME = gr.themes.Default(
     input_placeholder_color="*neutral_500",
     input_placeholder_color_dark="*neutral_400",
     color_accent="*primary_600",
+    link_text_color_dark="*secondary_400",
     checkbox_border_color_dark="*neutral_500",
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
@@ -40,6 +41,7 @@ _CSS = """
 /* Gradio says "Error", whatever title is given, and most often a field is to be changed */
 .toast-title.error { font-size: 0; }
 .toast-title.error::before { content: "Not done"; font-size: 1rem; }
+.dark [type=range] { --neutral-200: var(--neutral-600); }  /* what is not filled */
 .dark { --color-accent: var(--primary-400); }
 """
 # Gradio gives the empty place of an image a name, but no role that may have a name. Where a button copies a text, the
