@@ -20,7 +20,9 @@ from PIL.PngImagePlugin import PngInfo
 from tiny import ROOT, configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
+from adaptive_diffusion.optimization.configuration import DomainConfig
+from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
@@ -443,7 +445,7 @@ def test_a_calibration_tells_how_far_it_is_and_is_used_from_then_on(actions):
     assert np.array_equal(pixels(told[-1][2][0]), pixels(again[-1][2][0]))
 
 
-def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, monkeypatch):
+def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, monkeypatch, folder):
     aim, small = (
         next(iter(AIMS)),
         ("reward.weight=0", "task.pictures=2", "task.batches=1", "task.verification_batches=1"),
@@ -474,6 +476,15 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     *_, (_, line, _, _) = actions.draw(request(), *astuple(tuned))
     assert f"{best[1]} steps, {best[2]} passes an image" in line
     assert "outputs/agent/tuned.json" in line
+
+    in_use = DomainConfig(1)  # of fewer passes than any that is tried
+    model = load_model(folder / "tiny.safetensors")
+    adapter = DomainAdapter(folder / "outputs/agent/tuned.json", model=model, guidance_scale=2.0)
+    adapter.adopt("landscapes", in_use, quality=0, speed=10, quality_error=0.1, weight=0, provenance={})
+    *_, (status, rows, found, *_) = actions.tune(request(), *asked)
+    assert [row[:3] for row in rows[:2]] == [["the adaptive scheduler", 10, 20], ["in use", 1, 2]]
+    assert (rows[2][0], found) == ("found", [])
+    assert "the tuned setting in use stays" in status
 
 
 def test_what_was_found_with_as_many_steps_as_the_default_is_not_the_default():
