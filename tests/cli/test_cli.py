@@ -165,7 +165,8 @@ def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configu
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["details/label_confidence"] == pytest.approx(1, abs=1e-3)
     resolved = OmegaConf.load(tmp_path / "run" / "config.yaml")
-    assert (resolved.domain.name, resolved.label) == ("general", "butterfly")
+    assert (resolved.domain.name, resolved.label) == ("general", None)  # which the prompt chooses again
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["labels"] == "butterfly"
 
 
 def test_a_domain_needs_no_description(configure, tmp_path):

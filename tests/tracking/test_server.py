@@ -166,7 +166,7 @@ def test_a_configuration_is_written_without_the_password_of_the_server(tmp_path,
     write_config(tmp_path, cfg)
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert written["tracking"]["uri"] == "https://somewhere:5000/path"
-    assert (written["num_steps"], written["prompt"]) == (7, "${ braces")
+    assert (written["num_steps"], written["prompt"]) == (7, r"\${ braces")
     assert cfg.tracking.uri.startswith("https://me")
     assert "cret" not in (tmp_path / "config.yaml").read_text()
     assert cfg.paths.run == f"{tmp_path}/run"

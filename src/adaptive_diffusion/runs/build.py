@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import MachineError, UserError, known_error
 from ..schedulers.core import SchedulerCore
-from .settings_text import advice_for_this_model, literal
+from .settings_text import advice_for_this_model, literals
 
 # Group -> attributes that are looked for before the object is used; docs/extend.md says what else each part must have.
 CONTRACTS = {
@@ -68,13 +68,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
 
 def _as_read(node: Any) -> Any:
     """Plain values of a node, whose texts are escaped twice, since Hydra looks for references twice."""
-    if OmegaConf.is_config(node):
-        node = OmegaConf.to_container(node, resolve=True)
-    if isinstance(node, dict):
-        return {key: _as_read(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_as_read(value) for value in node]
-    return literal(literal(node)) if isinstance(node, str) else node
+    return literals(literals(OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node))
 
 
 def _with_contract(group: str, built: Any) -> Any:

@@ -29,7 +29,7 @@ from ..tracking.provenance import choices
 from ..types import PictureModel
 from .checks import as_user_error
 from .setting_types import target_of
-from .settings_text import advice_for_this_model
+from .settings_text import advice_for_this_model, literals
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,19 @@ def settle_guidance(cfg: DictConfig, model: PictureModel) -> None:
 
 def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
     """The configuration by which calibrated steps are looked for: by all of the guidance, not by its weight alone."""
-    if not isinstance(guidance, Guidance):
-        return cfg
-    cfg = cfg.copy()
-    for node in (cfg.scheduler.get("calibration"), cfg.grid):
-        if OmegaConf.is_dict(node) and node.get("guidance_scale") == cfg.guidance_scale:
-            OmegaConf.update(node, "guidance_scale", _as_settings(guidance, cfg))
+    return _keyed_by(_as_settings(guidance, cfg), cfg) if isinstance(guidance, Guidance) else cfg
+
+
+def as_drawn(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
+    """A copy of the configuration with the guidance that drew, where it was found among what was tuned."""
+    tuned = isinstance(guidance, Interval) and target_of(cfg.guidance) in TUNED_GUIDANCE
+
+    # Without references, which would lead to another weight, and without types, in which other guidance has no place.
+    cfg = OmegaConf.create(literals(OmegaConf.to_container(cfg, resolve=True)))
+    if isinstance(guidance, Interval) and tuned:
+        cfg = _keyed_by(guidance.weight, cfg)
+        cfg.guidance = _as_settings(guidance, cfg)
+    cfg.guidance_scale = cfg.guidance.get("weight")
     return cfg
 
 
@@ -181,6 +188,15 @@ def _tuned_guidance(cfg: DictConfig) -> Any:
 def _tuned_as(cfg: DictConfig) -> dict[str, Any]:
     """Where, and for what, a tuned scheduler was tuned."""
     return {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain", "guidance_scale")}
+
+
+def _keyed_by(guidance: Any, cfg: DictConfig) -> DictConfig:
+    """A copy of the configuration that looks for the calibrated steps of other guidance than `guidance_scale`."""
+    cfg = cfg.copy()
+    for node in (cfg.scheduler.get("calibration"), cfg.grid):
+        if OmegaConf.is_dict(node) and node.get("guidance_scale") == cfg.guidance_scale:
+            OmegaConf.update(node, "guidance_scale", guidance)
+    return cfg
 
 
 def _as_settings(guidance: Guidance, cfg: DictConfig) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..diffusion.guidance import reads_text
 from ..encoder.domain import Choice
 from ..encoder.prompts import check_no_label, choice_for
 from ..errors import UserError
+from ..tracking.provenance import choices
 from ..types import UNKNOWN, PictureModel
 from .settings_text import given, literal
 
@@ -70,5 +72,6 @@ def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
 
 
 def _domain_given() -> bool:
-    """Whether the command line says what is drawn: by a domain's file, or by its name alone."""
-    return given("domain") or given("domain.name")
+    """Whether the user says what is drawn: by a domain's file, by its name alone, or by the `config.yaml` of a run."""
+    by_file = HydraConfig.initialized() and "domain" not in choices() and not given("prompt")
+    return given("domain") or given("domain.name") or by_file

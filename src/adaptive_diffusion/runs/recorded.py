@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from ..io.addresses import without_login
 from ..io.files import write_text
 from ..tracking.provenance import git_state, parameters
 from ..tracking.record import Input
 from ..tracking.tracker import Run, Tracker
+from .settings_text import literals
 
 
 @contextmanager
@@ -54,14 +55,16 @@ def recorded(
 def write_config(folder: Path, cfg: DictConfig) -> None:
     """Write `config.yaml`: every value filled in, the address of a server without name and password.
 
-    Only `paths.run` stays a reference, so that a run with this file (`--config-path`) does not overwrite this one.
+    What depends on the run stays a reference: a run with this file (`--config-dir <folder> --config-name config`) does
+    not overwrite this one, and is not taken for one that has finished.
     """
-    written = copy.deepcopy(cfg)
-    with read_write(written):
-        written.paths.run = r"\${hydra:runtime.output_dir}"
-        if uri := OmegaConf.select(written, "tracking.uri"):
-            written.tracking.uri = without_login(uri)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(written, resolve=True))
+    written: Any = literals(OmegaConf.to_container(cfg, resolve=True))
+    written["paths"]["run"] = "${hydra:runtime.output_dir}"
+    if "skip_finished" in written:
+        written["skip_finished"] = "${in_sweep:}"
+    if uri := written["tracking"].get("uri"):
+        written["tracking"]["uri"] = without_login(uri)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(written))
 
 
 def run_tags(cfg: DictConfig) -> dict[str, str]:

@@ -19,9 +19,9 @@ from ..errors import UnusableFile, UserError, sentence
 from ..io.counted import count
 from ..io.files import read_json, write_text
 from ..program import command
-from ..tracking.database import without_settings
 from ..tracking.jobs import DONE, RESULT, Job, jobs_of
-from ..tracking.mlflow import MlflowTracker
+from ..tracking.mlflow import MlflowTracker, artifacts_of
+from ..tracking.trouble import without_settings
 from .report_page import page
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _recorded(run: str, database: Path) -> list[Job]:
         runs = _search(tracker, [experiment.experiment_id]) if experiment else _with_children(tracker, run)
         if not runs:
             raise UserError(f"there is no folder {run}, and {database} knows no run or experiment of this name")
-        folders = [Path(tracker.client.download_artifacts(each.info.run_id, "")) for each in runs]
+    folders = [Path(artifacts_of(each)) for each in runs]
     return _of_folders([folder for folder in folders if (folder / "metrics.json").is_file()])
 
 

@@ -161,7 +161,7 @@ def _tags(setup: Setup, identity: str) -> dict[str, str]:
         tags[GUIDANCE_OF_STEPS] = guidance
     if digest := digest_of_steps(setup):
         tags[DIGEST_OF_STEPS] = digest
-    if labels := str(setup.conditions):
+    if labels := str(setup.conditions) or setup.cfg.label:
         tags["labels"] = labels
     return tags
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig
 
 from ..errors import MachineError
 from ..io import figures
@@ -17,6 +18,7 @@ from ..io.files import write_csv, write_text
 from ..io.pixels import resize, to_uint8
 from ..tracking.jobs import telling
 from ..types import SampleResult
+from .guidance_settings import as_drawn
 from .job import explain
 from .naming import run_name
 from .recorded import write_config
@@ -62,9 +64,17 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         figures.save_image(folder / "denoising.png", _denoising(setup, batches[0]))
         _plot_schedule(folder / "schedule.png", setup, batches)
         _write_steps(folder / "steps.csv", setup, batches)
-        write_config(folder, setup.cfg)
+        write_config(folder, _recipe(setup))
         if diff:
             write_text(folder / DIFF, diff + "\n")
+
+
+def _recipe(setup: Setup) -> DictConfig:
+    """The configuration by which another run draws the same images."""
+    cfg = as_drawn(setup.cfg, setup.denoiser.guidance_scale)
+    if cfg.prompt is not None:
+        cfg.label = None  # the prompt chooses it again
+    return cfg
 
 
 def _forget_earlier(folder: Path, images: int) -> None:

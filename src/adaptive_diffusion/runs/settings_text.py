@@ -55,6 +55,15 @@ def literal(text: str) -> str:
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", text)  # it halves the backslashes before one
 
 
+def literals(node: Any) -> Any:
+    """Plain values, each text of which OmegaConf reads as it stands here; see `literal`."""
+    if isinstance(node, dict):
+        return {key: literals(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [literals(value) for value in node]
+    return literal(node) if isinstance(node, str) else node
+
+
 def read_literal(text: str) -> str:
     """The text that `literal` escaped. A reference that is not escaped stays as it is."""
     return re.sub(r"((?:\\\\)*)\\\$\{", lambda found: found[1][::2] + "${", text)

@@ -9,10 +9,15 @@ import sys
 from pathlib import Path
 
 from ..errors import UnusableFile, UserError
+from ..io.addresses import without_login
 from ..io.counted import count
 from ..program import command
+from ..tracking.mlflow import ADDRESS
 from ..tracking.record import FILE
+from ..tracking.trouble import without_settings
 from ..tracking.upload import upload
+
+SKIPPED = "skipped: its process still works on it, or is one of another machine; --ended says that all of those have ended"
 
 
 def main(argv: list[str]) -> int:
@@ -24,6 +29,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=command("upload"), description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run or a sweep, or above them")
     parser.add_argument("--uri", help="address of the server; default: MLFLOW_TRACKING_URI, else as it was")
+    ended = "processes of other machines and containers, which this one does not see, have ended"
+    parser.add_argument("--ended", action="store_true", help=ended)
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
 
@@ -34,18 +41,20 @@ def main(argv: list[str]) -> int:
         where = ", ".join(map(str, options.folders))
         raise UserError(f"there is no {FILE} in {where}: every run there is recorded, or was not meant for a server")
 
+    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and not ADDRESS.match(uri):
+        raise UserError(f"--uri must begin with http://, https:// or sqlite:///, got {without_login(uri)!r}")
+
     recorded, damaged = 0, 0
     for file in files:
         try:
-            page = upload(file, options.uri or os.environ.get("MLFLOW_TRACKING_URI"))
+            with without_settings():
+                page = upload(file, uri, options.ended)
         except UnusableFile as error:  # the others are recorded all the same
             print(error, file=sys.stderr, flush=True)
             damaged += 1
             continue
-        print(
-            f"{file.parent}\n  {page or 'skipped: its process still works on it; upload it when that has ended'}",
-            flush=True,
-        )
+        print(f"{file.parent}\n  {page or SKIPPED}", flush=True)
         recorded += page is not None
     print(f"{count(recorded, 'run')} recorded")
     return 2 if damaged else 0

@@ -18,39 +18,15 @@ from urllib.parse import quote
 
 from ..errors import MachineError, UnusableFile, UserError
 from ..io.files import partial_path
+from .trouble import WITHOUT, StoreError
 
-WITHOUT, ELSEWHERE = "do without: tracking=none", "set paths.mlruns elsewhere"
+ELSEWHERE = "set paths.mlruns elsewhere"
 LOCK_TIMEOUT = 5.0  # seconds, unless a configuration says another
 TABLES = {"alembic_version", "experiments", "runs", "params", "metrics", "tags"}  # of every database of MLflow
 
 
-class DatabaseError(MachineError):
-    """The database, or the disk under it, refuses.
-
-    Args:
-        trouble: What is wrong, and what anyone can do.
-        settings: What helps besides in a program that has settings.
-    """
-
-    def __init__(self, trouble: str, *settings: str):
-        super().__init__(", or ".join([trouble, *settings]))
-        self.trouble = trouble
-
-
-@contextmanager
-def without_settings() -> Iterator[None]:
-    """Advise no settings in what is said of a database within the block, for commands that have none.
-
-    Raises:
-        MachineError: for a `DatabaseError`.
-        UserError: for a database of another program.
-    """
-    try:
-        yield
-    except DatabaseError as error:
-        raise MachineError(error.trouble) from error
-    except UnusableFile as error:
-        raise UserError(f"{error.trouble}; what sample and train print after `look` names theirs") from error
+class DatabaseError(StoreError):
+    """The database, or the disk under it, refuses."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from .unfinished import close_orphans, reopen
 log = logging.getLogger(__name__)
 
 PARENT = "ADAPTIVE_DIFFUSION_PARENT_RUN"  # environment variable, which reaches the workers of every launcher
+ADDRESS = re.compile(r"https?://[^/]|sqlite:///")  # how the address of a server, or of a SQLite file, begins
 INTERVAL = 5.0  # seconds between two system metrics
 JOB = "ADAPTIVE_DIFFUSION_JOB"  # environment variable: the number of this process's job in its sweep
 BEST_FIRST = (  # by which of these the runs of a sweep are sorted, the smallest first
@@ -90,7 +91,7 @@ class MlflowTracker(Tracker):
 
         if uri and uri.startswith("sqlite:///"):
             database = uri.removeprefix("sqlite:///")
-        elif uri and not re.match(r"https?://[^/]", uri):
+        elif uri and not ADDRESS.match(uri):
             raise UserError(
                 f"tracking.uri must begin with http://, https:// or sqlite:///, got {without_login(uri)!r}; "
                 "tracking.uri=null records in paths.mlruns, whatever MLFLOW_TRACKING_URI says"
@@ -145,7 +146,7 @@ class MlflowTracker(Tracker):
         self._reach(run)
         try:
             with uninterrupted():
-                run.begin(lambda: self._begin(name, params, tags, resume))
+                run.begin(lambda: self._begin(name, params, everything, resume))
 
             run.params(params)
             with self._watched(run):
@@ -247,8 +248,7 @@ class MlflowTracker(Tracker):
 
         # The files are artifacts, or lie where the run wrote them.
         run = found[0]
-        kept, written = run.info.artifact_uri, run.data.tags.get("folder", "")
-        places = (url2pathname(urlsplit(kept).path) if kept.startswith("file:") else kept, written)
+        places = (artifacts_of(run), run.data.tags.get("folder", ""))
         folder = next((Path(place) for place in places if place and Path(place, "metrics.json").is_file()), None)
         return Finished(dict(run.data.metrics), folder)
 
@@ -262,8 +262,8 @@ class MlflowTracker(Tracker):
         self, name: str, params: Mapping[str, str], tags: Mapping[str, str], resume: Mapping[str, str] | None
     ) -> str:
         with self.translated():
-            known = reopen(self.client, self.experiment_id, resume, params, _sweep_tags()) if resume else None
-        return known or self.create(name, {**tags, **_sweep_tags()})
+            known = reopen(self.client, self.experiment_id, resume, params, tags) if resume else None
+        return known or self.create(name, tags)
 
     @cached_property
     def client(self) -> Any:
@@ -291,6 +291,12 @@ class MlflowTracker(Tracker):
         made = self.client.create_logged_model(self.experiment_id, model.name, tags=tags)
         self.client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         return str(made.model_id)
+
+
+def artifacts_of(run: Any) -> str:
+    """The folder of a run's files, where that is one of this machine, which need not exist; else their address."""
+    place = str(run.info.artifact_uri)
+    return url2pathname(urlsplit(place).path) if place.startswith("file:") else place
 
 
 def _sweep_tags() -> dict[str, str]:

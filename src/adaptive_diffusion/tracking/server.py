@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..errors import MachineError
 from ..io.addresses import without_login
+from .trouble import WITHOUT, StoreError
 
 SETTINGS = {  # MLflow's environment variables; what the user has set counts
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -22,7 +22,7 @@ SETTINGS = {  # MLflow's environment variables; what the user has set counts
 }
 
 
-class ServerError(MachineError):
+class ServerError(StoreError):
     """The server does not answer, or refuses."""
 
 
@@ -65,19 +65,22 @@ class Server:
             theirs = type(error).__module__.partition(".")[0] in ("mlflow", "requests", "urllib3")
             if not theirs and not isinstance(error, ConnectionError | TimeoutError):
                 raise
-            raise ServerError(f"{self._trouble(error)}, or do without: tracking=none") from error
+            raise self._trouble(error) from error
 
-    def _trouble(self, error: Exception) -> str:
+    def _trouble(self, error: Exception) -> ServerError:
         code, said = getattr(error, "error_code", ""), str(error).strip().partition("\n")[0]
         if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or " 401" in said or " 403" in said:
-            return (
+            return ServerError(
                 f"the MLflow server {self.name} refuses without the right name and password; set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+                WITHOUT,
             )
         silent = said.startswith("API request to") or "Max retries" in said or "timed out" in said
         if silent or isinstance(error, ConnectionError | TimeoutError):
-            return f"the MLflow server {self.name} does not answer; start it, or check tracking.uri"
-        return f"the MLflow server {self.name} refused ({said[:200]})"
+            return ServerError(
+                f"the MLflow server {self.name} does not answer; start it", "check tracking.uri", WITHOUT
+            )
+        return ServerError(f"the MLflow server {self.name} refused ({said[:200]})", WITHOUT)
 
 
 def _is_no_retry(record: logging.LogRecord) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..program import command
-from .database import Database, without_settings
+from .database import Database
+from .trouble import without_settings
 
 DATABASE, PORT = Path("mlruns", "mlflow.db"), 5001  # 5000 is AirPlay on a Mac
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

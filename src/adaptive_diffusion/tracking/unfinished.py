@@ -19,7 +19,7 @@ def reopen(
         experiment_id: Of the experiment to look in.
         tags: What the run has.
         params: The settings that it must have been begun with.
-        new_tags: What it gets besides its new process.
+        new_tags: What it gets, its new process among them; the error that ended it is forgotten.
 
     Returns:
         Its id; None if there is none, its settings differ, or its process still lives.
@@ -37,9 +37,11 @@ def reopen(
         return None
 
     # the new owner comes before the new status, so that nobody takes the run for an orphan
-    for key, value in {**Process.this().tags, **new_tags}.items():
+    for key, value in new_tags.items():
         client.set_tag(run_id, key, value)
 
+    if "error" in found[0].data.tags:
+        client.delete_tag(run_id, "error")
     client.update_run(run_id, status="RUNNING")
     return str(run_id)
 

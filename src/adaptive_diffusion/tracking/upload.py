@@ -13,15 +13,16 @@ from .record import Record, load_record
 UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
-def upload(file: Path, uri: str | None) -> str | None:
+def upload(file: Path, uri: str | None, ended: bool = False) -> str | None:
     """Record a run, and remove the file that kept it; may be repeated after an error.
 
     Args:
         file: See `record.FILE`; the files of the run lie beside it.
         uri: Address of the server, or of a SQLite file; None: as it was.
+        ended: Whether a process of another machine, which nobody sees here, is taken to have ended.
 
     Returns:
-        Address of the run; None if its process still works on it, where nothing was done.
+        Address of the run; None if its process may still work on it, where nothing was done.
 
     Raises:
         UnusableFile: if the file is damaged.
@@ -30,7 +31,7 @@ def upload(file: Path, uri: str | None) -> str | None:
     """
     record, folder = load_record(file), file.parent
     owner = Process.of(record.tags)
-    if record.status in UNFINISHED and owner is not None and owner.lives():
+    if record.status in UNFINISHED and owner is not None and (owner.lives() if ended else not owner.has_ended()):
         return None
 
     place = uri or record.server
