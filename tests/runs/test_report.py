@@ -16,6 +16,7 @@ from adaptive_diffusion.runs.report import main as report
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.sweep_rows import groups_of
 from adaptive_diffusion.tracking.jobs import Job
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,14 @@ def test_the_latest_sweep_is_one_that_drew_images(tmp_path, monkeypatch):
         report(["outputs/sweeps/day/2"])
     report([])
     assert "sampling/nfe: 2" in Path("outputs/report.html").read_text()
+
+
+def test_a_run_without_files_does_not_keep_the_others_from_being_found(drawn, tmp_path):
+    shutil.copytree(drawn / "mlruns", tmp_path / "mlruns")
+    database = tmp_path / "mlruns" / "mlflow.db"
+    tracker = MlflowTracker(str(database), str(tmp_path / "mlruns" / "artifacts"), "test")
+    tracker.create("still draws", {})
+    assert len(found("test", database)) == 2
 
 
 def test_every_run_of_an_experiment_is_found_page_by_page(drawn, monkeypatch):

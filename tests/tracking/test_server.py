@@ -124,6 +124,26 @@ def test_a_run_that_still_draws_is_left_to_its_process(tmp_path, capsys):
     assert load_record(tmp_path / FILE).run_id is None
 
 
+def test_a_run_of_another_machine_is_left_to_it_unless_the_user_says_that_it_has_ended(tmp_path, capsys):
+    tracker, uri = in_file(tmp_path)
+    elsewhere = replace(Process.this(), host="another host")
+    Record(server="http://gone", experiment="test", name="a", tags=elsewhere.tags).save(tmp_path)
+    program.main([str(tmp_path), "--uri", uri])
+    assert capsys.readouterr().out.endswith("0 runs recorded\n")
+    assert (tmp_path / FILE).exists()
+    program.main([str(tmp_path), "--uri", uri, "--ended"])
+    assert [run.info.status for run in tracker.client.search_runs([tracker.experiment_id])] == ["KILLED"]
+    assert not (tmp_path / FILE).exists()
+
+
+def test_an_upload_advises_no_settings(tmp_path, nowhere):
+    Record(server=nowhere, experiment="test", name="a", status="FINISHED").save(tmp_path)
+    with pytest.raises(MachineError, match=r"does not answer; start it$"):
+        program.main([str(tmp_path)])
+    with pytest.raises(UserError, match=r"^--uri must begin with http://, https:// or sqlite:///, got 'mlruns'$"):
+        program.main([str(tmp_path), "--uri", "mlruns"])
+
+
 def test_what_is_no_record_is_named_and_where_there_is_none_that_is_said(tmp_path):
     (tmp_path / FILE).write_text('{"name": 1}')
     with pytest.raises(UnusableFile, match=FILE):

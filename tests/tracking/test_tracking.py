@@ -136,6 +136,18 @@ def test_an_unfinished_run_can_be_gone_on_with_and_a_finished_one_not(tracker):
     assert [r.info.status for r in runs(tracker)] == ["FINISHED", "FINISHED"]
 
 
+def test_a_run_that_goes_on_has_the_tags_of_its_new_process_and_no_error(tracker):
+    with pytest.raises(KeyboardInterrupt), tracker.open("a", params={}, tags={"state": "s", "commit": "old"}):
+        raise KeyboardInterrupt
+    (before,) = runs(tracker)
+    assert before.data.tags["error"].startswith("KeyboardInterrupt")
+    with tracker.open("a", params={}, tags={"commit": "new"}, resume={"state": "s"}):
+        pass
+    (after,) = runs(tracker)
+    assert "error" not in after.data.tags
+    assert (after.data.tags["commit"], after.data.tags["state"]) == ("new", "s")
+
+
 def test_a_run_goes_on_with_the_same_settings_only(tracker):
     long = "x" * 7000  # longer than MLflow keeps
     with pytest.raises(KeyboardInterrupt), tracker.open("a", params={"seed": "0", "data": long}, tags={"state": "s"}):

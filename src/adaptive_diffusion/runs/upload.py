@@ -17,9 +17,12 @@ from ..tracking.record import FILE
 from ..tracking.trouble import without_settings
 from ..tracking.upload import upload
 
-SKIPPED = "skipped: its process still works on it, or is one of another machine; --ended says that all of those have ended"
+SKIPPED = (
+    "skipped: its process still works on it, or is one of another machine; --ended says that all of those have ended"
+)
 
 
+@without_settings()
 def main(argv: list[str]) -> int:
     """Record the runs that were kept in some folders, and those below them; what is recorded is forgotten there.
 
@@ -48,10 +51,9 @@ def main(argv: list[str]) -> int:
     recorded, damaged = 0, 0
     for file in files:
         try:
-            with without_settings():
-                page = upload(file, uri, options.ended)
+            page = upload(file, uri, options.ended)
         except UnusableFile as error:  # the others are recorded all the same
-            print(error, file=sys.stderr, flush=True)
+            print(error.trouble, file=sys.stderr, flush=True)
             damaged += 1
             continue
         print(f"{file.parent}\n  {page or SKIPPED}", flush=True)

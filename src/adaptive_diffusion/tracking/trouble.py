@@ -1,4 +1,4 @@
-"""What is said where MLflow's database or server refuses: by programs that have settings, and by those that have none."""
+"""What is said where MLflow refuses: by programs that have settings, and by commands that have none."""
 
 from __future__ import annotations
 
