@@ -20,7 +20,7 @@ from adaptive_diffusion.runs.setting_types import arguments_of, target_of
 
 CATALOG = Catalog((CONF,))
 NAMES = {  # settings that are texts, but take one of a few names
-    *("_target_", "precision", "revision", "lpips", "model", "domain", "trained", "baseline"),
+    *("_target_", "precision", "revision", "lpips", "model", "domain", "baseline"),
     *("beta_schedule", "prediction_type", "timestep_spacing", "variance_type", "algorithm_type", "solver_type"),
     *("metric", "calibrate", "first_evaluation", "unit", "split"),
 }
@@ -85,6 +85,7 @@ def test_what_is_quoted_or_plain_stays_as_it_is(setting):
 
 def test_the_home_directory_is_known_in_paths_alone():
     home = str(Path.home())
+    assert read(*for_hydra(["scheduler.trained=~/a b"])) == f"{home}/a b"
     assert [read(s) for s in for_hydra(["output=~/a b", "label=~/a b", "init_image=a~/b"])] == [
         f"{home}/a b",
         "~/a b",

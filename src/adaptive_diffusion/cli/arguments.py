@@ -34,7 +34,7 @@ TEXTS = (
 PATHS = (  # `~` is the home directory in these; ${...} refers to a setting
     *("paths.*", "output", "init_image", "*.path", "*.kept", "task.data.*", "task.state", "task.start_from"),
     *("task.calibration", "sampler.calibration", "metrics.encoder", "metrics.reference", "metrics.references"),
-    *("metrics.vicreg", "metrics.inception", "metrics.clip", "*.weak_model"),
+    *("metrics.vicreg", "metrics.inception", "metrics.clip", "*.weak_model", "*.trained"),
     *("tracking.database", "tracking.artifacts", "domain.pictures"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweeper.storage"),
 )
