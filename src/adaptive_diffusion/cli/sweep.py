@@ -124,7 +124,7 @@ class SweepRun(Callback):
             os.environ.pop(JOB, None)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """All jobs succeeded."""
+        """The sweeper ended without an error: all jobs succeeded, or with Optuna, the study has its trials."""
         self._close("FINISHED")
 
     def _close_at_exit(self) -> None:
