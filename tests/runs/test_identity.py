@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 from omegaconf import OmegaConf
 from tiny import configuration, tiny_checkpoint
@@ -99,6 +103,22 @@ def test_runs_and_cells_are_the_same_wherever_the_folder_of_all_runs_lies(tmp_pa
     setups = [prepare(configuration("sample", tmp_path / name, *given)) for name in ("here", "there")]
     assert identity_of_run(setups[0]) == identity_of_run(setups[1])
     assert cell_of(setups[0]).settings == cell_of(setups[1]).settings
+
+
+@pytest.mark.parametrize("group", ["scheduler", "grid", "guidance"])
+def test_other_code_of_a_class_outside_this_package_is_another_run_and_another_cell(group, tmp_path, monkeypatch):
+    setup = prepare(configuration("sample", tmp_path, "model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}"))
+    assert "code" not in cell_of(setup).settings  # the kept cells of shipped classes stay valid
+    monkeypatch.setitem(sys.modules, "outside", module := ModuleType("outside"))
+    module.__file__ = str(tmp_path / "outside.py")
+    setup.cfg[group]._target_ = "outside.Own"
+
+    Path(module.__file__).write_text("class Own: a = 1")
+    run, cell = identity_of_run(setup), cell_of(setup).settings
+    assert (identity_of_run(setup), cell_of(setup).settings) == (run, cell)
+    Path(module.__file__).write_text("class Own: a = 2")
+    assert identity_of_run(setup) != run
+    assert cell_of(setup).settings != cell
 
 
 @pytest.mark.parametrize("task", [("agent=cem",), POLICY])

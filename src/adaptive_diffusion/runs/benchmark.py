@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,7 +27,7 @@ from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..program import again
 from ..tracking.jobs import Job, telling
-from ..tracking.provenance import choices, parameters, placeless
+from ..tracking.provenance import choices, code_of_others, parameters, placeless
 from .inputs import model_input
 from .job import in_sweep
 from .measure_run import SECONDS_PER_IMAGE
@@ -56,6 +57,8 @@ NO_VARIANT = (
     *("domain", "scheduler", "grid", "num_steps"),
     *("experiment", "benchmark", "benchmark.baseline", "metrics", "name", "tags"),
 )
+
+GROUPS = ("scheduler", "grid", "sampler")  # whose settings make another cell
 
 # settings that a benchmark does not use, and what it does instead
 NO_EFFECT = {
@@ -134,7 +137,9 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, path: Path) -> C
 def cell_of(setup: Setup) -> Cell:
     """The cell that a configuration describes."""
     cfg = setup.cfg
-    settings = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("scheduler", "grid", "sampler")}
+    settings: dict[str, Any] = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS}
+    if code := code_of_others(cfg):  # that of this package has `CACHE_VERSION`
+        settings["code"] = code
     return Cell(
         domain=cfg.domain.name,
         conditions=setup.conditions,

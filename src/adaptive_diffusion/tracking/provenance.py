@@ -86,9 +86,12 @@ def placeless(facts: Any, cfg: DictConfig) -> Any:
 
 def code_digest(cfg: DictConfig) -> str:
     """sha256 (hex) of the code that decides the result: this package, and the modules that a configuration names."""
-    return hashlib.sha256(
-        "".join([_own_code(), *sorted(map(_code_of, _targets(OmegaConf.to_container(cfg))))]).encode()
-    ).hexdigest()
+    return hashlib.sha256("".join([_own_code(), *code_of_others(cfg)]).encode()).hexdigest()
+
+
+def code_of_others(cfg: DictConfig) -> list[str]:
+    """sha256 (hex) of each module outside this package that a configuration names a class of."""
+    return sorted(filter(None, map(_code_of, _targets(OmegaConf.to_container(cfg)))))
 
 
 @functools.cache
