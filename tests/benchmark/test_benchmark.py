@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from benchmark_program import tiny_reference
+from omegaconf import OmegaConf
 from program import Forked, Program
 from tiny import ROOT, tiny_encoder, tiny_model
 
@@ -28,11 +29,12 @@ from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
-from adaptive_diffusion.runs.benchmark import refuse_without_effect
+from adaptive_diffusion.runs.benchmark import BenchmarkReport, refuse_without_effect
 from adaptive_diffusion.runs.cells import main as report_kept
 from adaptive_diffusion.sampling.converged import converged_pictures
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.tracking.jobs import Job
 
 FITTED = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 
@@ -292,6 +294,27 @@ def test_cells_from_other_noises_are_not_compared():
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one cell"):
         write_report(tmp_path, [])
+
+
+def test_a_report_holds_cells_of_one_noise(tmp_path, capsys):
+    cells, output = tmp_path / "cells", tmp_path / "report"
+    others = tuple(replace(block, seed=100 + block.seed) for block in RESULTS[0].blocks)
+    for i, measured in enumerate([*RESULTS, replace(RESULTS[0], blocks=others)]):
+        save_cell(cells / f"{i}.json", measured)
+    report_kept(["--cells", str(cells), "--output", str(output), "--plots"])
+    said = capsys.readouterr().out
+    assert said == f"1 cell of other seeds than 0 to 1: left out\n4 cells of 2 images per block: {output}/summary.md\n"
+
+
+def test_a_benchmark_reports_its_own_jobs_alone(tmp_path):
+    for name in ("earlier", "failed", "own"):
+        save_cell(tmp_path / name / "cell.json", RESULTS[0] if name == "own" else RESULTS[1])
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "benchmark": {"baseline": None}})
+    status = {"failed": "FAILED", "own": "FINISHED"}
+    jobs = [Job(number=i, settings=(), status=s, folder=str(tmp_path / n)) for i, (n, s) in enumerate(status.items())]
+    BenchmarkReport().end(config, jobs)
+    rows = (tmp_path / "benchmark" / "summary.csv").read_text().splitlines()
+    assert len(rows) == 2
 
 
 def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys, monkeypatch):

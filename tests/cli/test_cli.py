@@ -169,6 +169,14 @@ def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configu
     assert json.loads((tmp_path / "run" / "provenance.json").read_text())["labels"] == "butterfly"
 
 
+def test_a_run_that_stops_before_it_is_measured_leaves_no_numbers_of_an_earlier_one(configure, tmp_path, monkeypatch):
+    sample(configure())
+    monkeypatch.setattr("adaptive_diffusion.runs.sample.measure_quality", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        sample(configure("seed=1"))
+    assert not {"metrics.json", "quality.json"} & {path.name for path in (tmp_path / "run").iterdir()}
+
+
 def test_a_domain_needs_no_description(configure, tmp_path):
     cfg = configure()
     cfg.domain = Domain(name="portraits", pictures="/elsewhere")

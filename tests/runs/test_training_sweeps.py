@@ -95,7 +95,8 @@ def test_the_best_is_told_for_every_reward_and_domain(tmp_path):
         found = {"agent": agent, "reward": reward, "file": f"{number}.json"}
         outcomes = [found | {"case": case, "score": s} for case, s in (("general", score), ("abstract", -score))]
         write_json(tmp_path / str(number) / OUTCOMES, outcomes)
-    ranked = {name: [o["file"] for o in outcomes] for name, outcomes in ranked_outcomes(tmp_path).items()}
+    folders = [tmp_path / str(number) for number in range(4)]
+    ranked = {name: [o["file"] for o in outcomes] for name, outcomes in ranked_outcomes(folders).items()}
     assert ranked == {
         "general, reward speed": ["1.json", "0.json"],
         "abstract, reward speed": ["0.json", "1.json"],

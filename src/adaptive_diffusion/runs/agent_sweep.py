@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from ..io.files import write_csv, write_text
 from ..io.markdown import table
-from ..tracking.jobs import Job, failures
+from ..tracking.jobs import DONE, Job, failures
 from .output import rows_text, say
 
 OUTCOMES = "outcomes.json"
@@ -31,7 +31,7 @@ class AgentReport:
     def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
         """Write and print the table, and how to draw with the best; the files, or () where no agent has finished."""
         folder = Path(config.hydra.sweep.dir)
-        groups = ranked_outcomes(folder)
+        groups = ranked_outcomes([Path(job.folder) for job in jobs if job.status in DONE and job.folder])
         if not groups:
             return ()
 
@@ -50,10 +50,10 @@ class AgentReport:
         return csv_file, md_file
 
 
-def ranked_outcomes(sweep: Path) -> dict[str, list[dict[str, Any]]]:
-    """The outcomes of a sweep's jobs for every reward and whatever was trained for, the highest score first."""
+def ranked_outcomes(folders: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
+    """The outcomes in the folders of jobs, for every reward and whatever was trained for, the highest score first."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(sweep.rglob(OUTCOMES)):
+    for file in (file for folder in folders if (file := folder / OUTCOMES).is_file()):
         for outcome in json.loads(file.read_text(encoding="utf-8")):
             found.setdefault(f"{outcome['case']}, reward {outcome['reward']}", []).append(outcome)
     return {name: sorted(some, key=lambda outcome: -outcome["score"]) for name, some in found.items()}

@@ -26,7 +26,7 @@ from ..io.counted import count
 from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..program import again
-from ..tracking.jobs import Job, telling
+from ..tracking.jobs import DONE, Job, telling
 from ..tracking.provenance import choices, code_of_others, parameters, placeless
 from .inputs import model_input
 from .job import in_sweep
@@ -231,7 +231,8 @@ class BenchmarkReport:
     def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
         """Write the report of the cells that were finished into a folder; () without any."""
         sweep = Path(config.hydra.sweep.dir)
-        results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := load_cell(path)) is not None]
+        kept = [Path(job.folder) / CELL for job in jobs if job.status in DONE and job.folder]
+        results = [result for path in kept if (result := load_cell(path)) is not None]
         if not results:
             return ()
 

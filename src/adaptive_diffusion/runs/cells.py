@@ -45,15 +45,18 @@ def main(argv: list[str]) -> None:
     if others := sum(cell.encoder != of_model[-1].encoder for cell in of_model):
         print(f"{count(others, 'cell')} measured by another encoder than the newest cell: left out")
         of_model = [cell for cell in of_model if cell.encoder == of_model[-1].encoder]
-    sizes = Counter((cell.pictures, len(cell.blocks)) for cell in of_model)
+    sizes = Counter(map(_noises, of_model))
     asked = Counter({size: n for size, n in sizes.items() if options.images in (None, size[0])})
     if not asked:
-        known = ", ".join(str(pictures) for pictures in sorted({pictures for pictures, _ in sizes}))
+        known = ", ".join(str(pictures) for pictures in sorted({pictures for pictures, *_ in sizes}))
         raise UserError(f"no cell has {options.images} images per block; there are cells of {known}")
 
-    pictures, blocks = asked.most_common(1)[0][0]
-    same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
-    cells = list({(cell.domain, cell.name, cell.model): cell for cell in same_size}.values())
+    noises = pictures, *seeds = asked.most_common(1)[0][0]
+    comparable = [_named(cell) for cell in of_model if _noises(cell) == noises]
+    alike = [n for size, n in asked.items() if size[0] == pictures and len(size) == len(noises)]
+    if others := sum(alike) - len(comparable):
+        print(f"{count(others, 'cell')} of other seeds than {seeds[0]} to {seeds[-1]}: left out")
+    cells = list({(cell.domain, cell.name, cell.model): cell for cell in comparable}.values())
     rows = write_report(options.output, cells, options.baseline, options.plots)
     print(f"{count(len(cells), 'cell')} of {count(pictures, 'image')} per block: {options.output / 'summary.md'}")
     if any(row.mean["rmse"] is not None for row in rows) and not any(row.baseline for row in rows):
@@ -76,6 +79,11 @@ def _of_model(cells: Sequence[CellResult], beginning: str | None) -> list[CellRe
     if len(networks) > 1:
         raise UserError(f"cells of {len(networks)} networks begin with {beginning!r}; give more digits of one's hash")
     return [cell for cell in cells if cell.model.startswith(beginning)]
+
+
+def _noises(cell: CellResult) -> tuple[int, ...]:
+    """What noises the images of a cell began with: images per block, and the seed of each block."""
+    return (cell.pictures, *(block.seed for block in cell.blocks))
 
 
 def _named(cell: CellResult) -> CellResult:

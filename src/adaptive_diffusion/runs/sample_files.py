@@ -78,8 +78,9 @@ def _recipe(setup: Setup) -> DictConfig:
 
 
 def _forget_earlier(folder: Path, images: int) -> None:
-    """Remove what an earlier run in the same folder (hydra.run.dir) drew beyond this one, and its changed code."""
-    (folder / DIFF).unlink(missing_ok=True)
+    """Remove what an earlier run in the same folder (hydra.run.dir) drew beyond this one, its code and its numbers."""
+    for name in (DIFF, "metrics.json", QUALITY):
+        (folder / name).unlink(missing_ok=True)
     for path in [*(folder / "pictures").glob("*.png"), *(folder / "converged").glob("*.png")]:
         if path.stem.isdecimal() and (path.parent.name == "converged" or int(path.stem) >= images):
             path.unlink()
