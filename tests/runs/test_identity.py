@@ -98,6 +98,14 @@ def test_a_tuning_with_other_kept_calibrations_of_its_model_is_another_training(
     assert identity_of_training(cfg, "tiny") != before
 
 
+def test_a_tuning_for_a_domain_of_other_images_is_another_training(tmp_path):
+    (tmp_path / "own").mkdir()
+    cfg = configuration("train", tmp_path, "agent=cem", "domain=general", f"domain.pictures={tmp_path}/own")
+    before = identity_of_training(cfg, "tiny")
+    (tmp_path / "own" / "0.png").write_bytes(b"an image")
+    assert identity_of_training(cfg, "tiny") != before
+
+
 def test_runs_and_cells_are_the_same_wherever_the_folder_of_all_runs_lies(tmp_path):
     given = "model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}", "scheduler=adaptive"
     setups = [prepare(configuration("sample", tmp_path / name, *given)) for name in ("here", "there")]

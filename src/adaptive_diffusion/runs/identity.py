@@ -58,7 +58,8 @@ def identity_of_training(cfg: DictConfig, model: str) -> str:
     for node in (plain, plain.get("grid") or {}):
         if node.get("kept"):
             node["kept"] = str(kept_file(node["kept"], model))
-    return fingerprint(cfg, model=model, files=_digests(plain), version=__version__, code=code_digest(cfg))
+    images = _digests({"pictures": OmegaConf.select(cfg, "domain.pictures")}, folders=True)
+    return fingerprint(cfg, model=model, files=_digests(plain) | images, version=__version__, code=code_digest(cfg))
 
 
 def _digests(node: dict[str, Any], folders: bool = False) -> dict[str, str]:
