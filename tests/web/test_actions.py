@@ -41,7 +41,7 @@ from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
 from adaptive_diffusion.web.sheet import CELL, captioned  # noqa: E402
 from adaptive_diffusion.web.tuning import AIMS, Tuning, tuning_settings  # noqa: E402
 from adaptive_diffusion.web.words import in_words, title  # noqa: E402
-from adaptive_diffusion.web.worker import Cancelled, Progress, Worker  # noqa: E402
+from adaptive_diffusion.web.worker import Cancelled, HowFar, Worker  # noqa: E402
 from tools.curve import stale_curve  # noqa: E402
 from tools.real_tables import read_rows  # noqa: E402
 
@@ -145,13 +145,13 @@ def test_a_closed_worker_has_left_no_thread_that_the_end_of_the_process_could_me
 
 def waiting_after_each(unit, monkeypatch):
     """An event that a run waits for whenever it has told of a unit of its progress."""
-    event, progress = threading.Event(), jobs.Watch.progress
+    event, progress = threading.Event(), jobs.Teller.progress
 
-    def until_set(watch: jobs.Watch, told: str, *so_far: int) -> None:
+    def until_set(watch: jobs.Teller, told: str, *so_far: int) -> None:
         progress(watch, told, *so_far)
         assert told != unit or event.wait(60)
 
-    monkeypatch.setattr(jobs.Watch, "progress", until_set)
+    monkeypatch.setattr(jobs.Teller, "progress", until_set)
     return event
 
 
@@ -267,8 +267,8 @@ def test_what_a_browser_has_drawn_goes_after_a_day_in_which_it_was_not_used(tmp_
 def test_the_time_left_of_a_second_count_is_its_own(monkeypatch):
     times = iter([0, 1, 100, 102, 200])
     monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    told: list[Progress] = []
-    watch = jobs.Watch(told.append, threading.Event())
+    told: list[HowFar] = []
+    watch = jobs.Teller(told.append, threading.Event())
     for done in (1, 2, 1, 2):
         watch.progress("held-out batch", done, 5)
     assert [each.left for each in told] == [None, 3, None, 6]
@@ -555,6 +555,13 @@ def test_groups_of_runs_have_names_of_their_own_before_any_of_them_is_drawn(tmp_
     session = Sessions(tmp_path).of("anna")
     names = [session.past.new_group(kind) for kind in ("sheet", "sheet", "compare")]
     assert names == ["sheet 1", "sheet 2", "compare 1"]
+
+
+def test_an_open_page_keeps_its_latest_previews_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("adaptive_diffusion.web.sessions.MOST_PREVIEWS", 2)
+    session = Sessions(tmp_path).of("anna")
+    written = [session.write(np.zeros((1, 1, 3), np.uint8), name) for name in ("preview", "sheet", "preview")]
+    assert [path.exists() for path in written] == [False, True, True]
 
 
 def test_a_caption_counts_a_single_step():

@@ -85,7 +85,7 @@ def slow(monkeypatch):
     """Each step takes 0.1 s more; what begins and how it ends is noted."""
     begun: list[int] = []
     ended: list[str] = []
-    watch, draw = jobs.Watch.progress, jobs.draw
+    watch, draw = jobs.Teller.progress, jobs.draw
 
     def noted(*given: Any) -> jobs.Drawn:
         begun.append(len(begun))
@@ -95,7 +95,7 @@ def slow(monkeypatch):
             ended.append(type(error).__name__)
             raise
 
-    monkeypatch.setattr(jobs.Watch, "progress", lambda *given: time.sleep(0.1) or watch(*given))
+    monkeypatch.setattr(jobs.Teller, "progress", lambda *given: time.sleep(0.1) or watch(*given))
     monkeypatch.setattr(drawing, "draw", noted)
     return SimpleNamespace(begun=begun, ended=ended)
 

@@ -121,7 +121,8 @@ def offered(models: Sequence[str], common: Sequence[str]) -> Offers:
     for given in models:
         path = home_path(given).absolute()
         kind = "diffusers" if path.is_dir() else "checkpoint"
-        found.append(_offer(path.stem, tuple(for_hydra([f"model={kind}", f"model.path={path}"])), common))
+        name = path.name if path.is_dir() else path.stem
+        found.append(_offer(name, tuple(for_hydra([f"model={kind}", f"model.path={path}"])), common))
     if len({offer.name for offer in found}) < len(found):
         raise UserError("two models have the same name; rename one of the files")
     schedulers, guidance, grids = (tuple(catalog.options(group)) for group in ("scheduler", "guidance", "grid"))
@@ -182,7 +183,8 @@ def served(
                 **LAUNCH,
             )
         except OSError as error:
-            raise MachineError(f"port {port} of {host} cannot be used; give another --port") from error
+            where = f"{host}, port {port}" if port else host
+            raise MachineError(f"cannot listen at {where} ({error}); give another --port or --host") from error
         try:
             yield address
         finally:

@@ -11,10 +11,10 @@ from typing import Any
 from ..benchmark.axes import new_figure, save_figure
 from ..benchmark.curves import Curve, Point, draw_curves
 from ..diffusion.checks import check_choice, check_count
-from ..program import PACKAGE
+from ..io.files import ASSETS
 from ..runs.checks import as_user_error
 
-SHIPPED = PACKAGE / "assets" / "curve.json"  # made by `python -m tools`
+SHIPPED = ASSETS / "curve.json"  # made by `python -m tools`
 MOST_PASSES = 100
 
 
@@ -92,7 +92,7 @@ def fewest(domain: str) -> int:
     return min(row.passes for row in measured() if row.domain == domain)
 
 
-def plot(path: Path, domain: str, passes: int) -> None:
+def plot_curves(path: Path, domain: str, passes: int) -> None:
     """Write the curves of a domain as a PNG file, with a line at a budget of passes, and one at real images."""
     figure = new_figure((7, 4))
     axes = figure.subplots()

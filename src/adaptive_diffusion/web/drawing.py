@@ -20,7 +20,7 @@ from .jobs import Drawn, draw, enlarged
 from .sessions import Session, Shown
 from .sheet import captioned, labelled_sheet, read
 from .words import command, in_words, passes, summary, way
-from .worker import Progress
+from .worker import HowFar
 
 COMPARED = 512  # pixels of an image under the slider
 NOTHING: Mapping[str, Any] = {}
@@ -56,7 +56,7 @@ class Drawing(Handlers):
                 if isinstance(told, Shown):
                     files = [str(path) for path in told.images]
                     yield str(told.sheet), summary(told.drawn), files, command(settings)
-                elif isinstance(told, Progress):
+                elif isinstance(told, HowFar):
                     yield gr.skip(), in_words(told), gr.skip(), gr.skip()
                 else:
                     yield str(session.write(enlarged(told))), gr.skip(), gr.skip(), gr.skip()
@@ -85,7 +85,7 @@ class Drawing(Handlers):
             pair, lines = [], []
             for name, wish in (("Left", one), ("Right", other)):
                 for told in self._run(session, wish.settings(self.offers), stop, group):
-                    if isinstance(told, Progress):
+                    if isinstance(told, HowFar):
                         yield gr.skip(), f"{name}: {in_words(told)}", gr.skip()
                     elif isinstance(told, Shown):
                         pair.append(str(session.write(figures.grid(read(told.drawn), cell=COMPARED), "compared")))
@@ -115,7 +115,7 @@ class Drawing(Handlers):
                 image = None
                 try:
                     for told in self._run(session, wish.settings(self.offers), stop, group):
-                        if isinstance(told, Progress):
+                        if isinstance(told, HowFar):
                             yield gr.skip(), f"{place}: {in_words(told)}", gr.skip()
                         elif isinstance(told, Shown):
                             image = captioned(read(told.drawn)[0], passes(told.drawn))

@@ -96,7 +96,7 @@ def reports_cancel(kept: str, line: int = 1) -> Callable[[Stream], Stream]:
                         so_far = shown[line]
                     yield shown
             except Cancelled:
-                said = f"Cancelled ({in_brackets(so_far)}). {kept}".rstrip()
+                said = f"Cancelled ({for_brackets(so_far)}). {kept}".rstrip()
                 yield tuple(said if i == line else gr.skip() for i in range(len(shown)))
 
         return told
@@ -104,7 +104,7 @@ def reports_cancel(kept: str, line: int = 1) -> Callable[[Stream], Stream]:
     return telling
 
 
-def in_brackets(so_far: str) -> str:
+def for_brackets(so_far: str) -> str:
     """How far it is, as it stands in brackets: without the time left."""
     so_far = so_far.rpartition(", ")[0] if so_far.endswith(" left") else so_far.rstrip(".")
     return f"{so_far[:1].lower()}{so_far[1:]}"

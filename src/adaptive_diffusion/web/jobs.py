@@ -28,7 +28,7 @@ from ..runs.naming import timesteps_source
 from ..runs.sample import draw_and_record
 from ..runs.setup import Setup, prepare
 from ..types import StepTrace
-from .worker import PREPARING, Cancelled, Progress
+from .worker import PREPARING, Cancelled, HowFar
 
 PREVIEW_EVERY = 0.25  # seconds, at least
 PREVIEW_SHARE = 5  # the time between two previews is at least this many times what one takes
@@ -95,7 +95,7 @@ def job(settings: Sequence[str], name: str = "sample") -> Iterator[DictConfig]:
         HydraConfig.instance().cfg = None
 
 
-Told = Progress | np.ndarray
+Told = HowFar | np.ndarray
 """What a run tells on the way: how far it is, or (N, H, W, C) uint8, what its images look like."""
 
 
@@ -132,7 +132,7 @@ def watched_job(
     Raises:
         Cancelled: if `stop` was set meanwhile.
     """
-    watch = Watch(tell, stop)
+    watch = Teller(tell, stop)
     with job(settings, name) as cfg, warnings_here() as notes, watched(watch):
         watch.may_end()  # it may have been cancelled while it waited
         tell(PREPARING)
@@ -173,7 +173,7 @@ def enlarged(images: np.ndarray) -> np.ndarray:
     return figures.grid(images, cell=next(side for most, side in SHOWN.items() if len(images) <= most))
 
 
-class Watch:
+class Teller:
     """Tells how far a run is, and ends it if that is wanted."""
 
     def __init__(self, tell: Callable[[Any], None], stop: threading.Event):
@@ -194,7 +194,7 @@ class Watch:
             self._begun[unit] = since, before = now, done
         counted = done - before
         left = (now - since) / counted * (total - done) if counted and total else None
-        self._tell(Progress(unit, done, total or 0, left))
+        self._tell(HowFar(unit, done, total or 0, left))
 
 
 class _Previews:

@@ -12,10 +12,10 @@ import numpy as np
 from ..io import figures
 from ..io.counted import count
 from .bounds import Wish
-from .curve import Measurement, affordable, between_real, fewest, plot
+from .curve import Measurement, affordable, between_real, fewest, plot_curves
 from .handlers import Handlers, errors_shown
 from .jobs import calibration_cost, steps_of
-from .words import cost_in_words
+from .words import steps_cost
 
 
 class Looking(Handlers):
@@ -32,14 +32,14 @@ class Looking(Handlers):
             figures.save_schedule_plot(path, steps.timesteps, steps.log_snr, title, np.ones(len(steps.timesteps)))
             columns = (steps.timesteps, steps.noise, steps.log_snr, steps.passes)
             rows = [[i, *(round(float(v), 3) for v in row)] for i, row in enumerate(zip(*columns, strict=True), 1)]
-            return str(path), rows, cost_in_words(steps)
+            return str(path), rows, steps_cost(steps)
 
     def cost(self, *values: Any) -> str:
         """What the steps that the controls say cost, in words; or what is wrong with the controls."""
         try:
             with errors_shown():
                 settings = Wish.of(values).checked(self.offers).settings(self.offers)
-                return cost_in_words(self.worker.do(partial(steps_of, settings)))
+                return steps_cost(self.worker.do(partial(steps_of, settings)))
         except gr.Error as error:  # nobody has asked to draw yet
             return str(error.message)
 
@@ -61,7 +61,7 @@ class Looking(Handlers):
         with errors_shown():
             found = affordable(domain, passes)
             path = session.folder / f"curve-{domain}-{passes}.png"
-            plot(path, domain, passes)
+            plot_curves(path, domain, passes)
             rows = [[each.method, each.steps, stored(each), each.passes, f"{each.distance:.1f}"] for each in found]
             if not found:
                 return str(path), rows, f"The fewest passes that were measured in {domain} are {fewest(domain)}."

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..io import figures
 from ..io.files import why_unreadable
 from ..runs.sample_files import SETTINGS
-from .bounds import KEPT, MOST_BROWSERS
+from .bounds import KEPT, MOST_BROWSERS, MOST_PREVIEWS
 from .jobs import Drawn
 
 
@@ -96,6 +96,7 @@ class Session:
     folder: Path
     past: Past
     _files: int = 0
+    _kept: deque[Path] = field(default_factory=deque)  # the files, oldest first
     _writes: threading.Lock = field(default_factory=threading.Lock)  # two of its runs may be under way
     _cancelled: int = 0  # how often
     _asked: dict[str, int] = field(default_factory=dict)  # what waits -> how often Cancel was pressed before
@@ -134,11 +135,15 @@ class Session:
             stop.set()
 
     def write(self, pixels: np.ndarray, name: str = "preview") -> Path:
-        """A file of (H, W, C) uint8 pixels to show."""
+        """A file of (H, W, C) uint8 pixels to show; the oldest of many is removed, which the browser has seen."""
         with self._writes:
             self._files += 1
             path = self.folder / f"{name}-{self._files}.png"
+            self._kept.append(path)
+            old = self._kept.popleft() if len(self._kept) > MOST_PREVIEWS else None
         figures.save_image(path, pixels)
+        if old is not None:
+            old.unlink(missing_ok=True)
         return path
 
     def close(self) -> None:

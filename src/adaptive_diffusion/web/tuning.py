@@ -27,7 +27,7 @@ from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
 from .handlers import Handlers, errors_shown, reports_cancel
 from .jobs import job, watched_job
 from .words import command, in_words
-from .worker import Progress
+from .worker import HowFar
 
 AIMS = {  # what counts -> settings of train.py; the cross-entropy method needs no package beside the page's
     "near to real images, in fewer passes": ("reward=hybrid", "reward.metric=real", "reward.unit=passes"),
@@ -109,7 +109,7 @@ def cost_of(settings: Sequence[str]) -> str:
         return task.cost(cfg)
 
 
-def tune(settings: Sequence[str], tell: Callable[[Progress], None], stop: threading.Event) -> Tuned:
+def tune(settings: Sequence[str], tell: Callable[[HowFar], None], stop: threading.Event) -> Tuned:
     """Do what train.py does with these settings.
 
     Args:
@@ -171,7 +171,7 @@ class Tuning(Handlers):
             asked = f"For {wish.domain} in at most {wish.steps} steps{weight}, "
             yield "Estimating.", command(settings, "train")
             for told in self.worker.stream(lambda _: cost_of(settings), stop, run=False):
-                yield in_words(told) if isinstance(told, Progress) else f"{asked}{told}.", gr.skip()
+                yield in_words(told) if isinstance(told, HowFar) else f"{asked}{told}.", gr.skip()
 
     @reports_cancel("Nothing was tuned.", 0)
     def tune(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
@@ -187,7 +187,7 @@ class Tuning(Handlers):
             settings = tuning_settings(wish, self.offers, aim, episodes)
             yield "Waiting for its turn.", [], [], gr.update(visible=False)
             for told in self.worker.stream(lambda tell: tune(settings, tell, stop), stop):
-                if isinstance(told, Progress):
+                if isinstance(told, HowFar):
                     yield in_words(told), gr.skip(), gr.skip(), gr.skip()
                 else:
                     yield outcome(told), told.rows, self._found(wish, told), gr.update(visible=True)

@@ -13,7 +13,7 @@ from ..sampling.timing import duration
 from .bounds import FIRST_EVALUATION, KEYS
 from .jobs import Drawn, Steps
 from .restoring import value_of
-from .worker import PREPARING, WAITING, Progress
+from .worker import PREPARING, WAITING, HowFar
 
 DOING = {
     "evaluation": "Calibrating: evaluation",
@@ -29,7 +29,7 @@ def command(settings: Sequence[str], name: str = "sample") -> str:
     return f"{program.command(name)} {shlex.join(map(without_login, settings))}"
 
 
-def in_words(progress: Progress) -> str:
+def in_words(progress: HowFar) -> str:
     """How far a run is."""
     if progress == PREPARING:
         return "Preparing."
@@ -77,7 +77,7 @@ def _named(settings: Sequence[str]) -> dict[str, str]:
     return {key: str(value_of(each)) for each in settings if (key := each.partition("=")[0]) in KEYS}
 
 
-def cost_in_words(steps: Steps) -> str:
+def steps_cost(steps: Steps) -> str:
     """What steps cost."""
     cost = f"{count(len(steps.timesteps), 'step')}, {count(steps.passes.sum(), 'pass')} an image"
     return cost + _in_brackets(steps.source)

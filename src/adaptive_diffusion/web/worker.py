@@ -22,7 +22,7 @@ class Cancelled(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Progress:
+class HowFar:
     """How far a run is.
 
     Attributes:
@@ -38,7 +38,7 @@ class Progress:
     left: float | None = None
 
 
-PREPARING = Progress("", 0, 0)
+PREPARING = HowFar("", 0, 0)
 WAITING = "waiting"  # the unit of the runs that come before; `done` is how many they are
 
 
@@ -92,7 +92,7 @@ class Worker:
                 before = sum(not each.done() for each in ahead)
                 if before not in (0, reported):
                     reported = before
-                    yield Progress(WAITING, before, 0)
+                    yield HowFar(WAITING, before, 0)
                 continue
             if event is end:
                 break
