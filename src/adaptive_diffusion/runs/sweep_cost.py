@@ -20,7 +20,6 @@ from .build import build
 from .open_settings import DEFAULT_STEPS
 from .output import say
 from .setting_types import target_of
-from .stochastic_sweep import all_stochastic
 from .sweep_overrides import sweep_overrides, takes_every_combination
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True,
         config: Of the sweep.
         noun: What a job is called.
         blocks: Of `num_samples` images, in each job.
-        converged: Whether images are compared with converged solutions.
+        converged: Whether converged solutions are counted, also of schedulers that add noise, which have none.
         kept: Whether the same command skips what has finished.
     """
     stop = STOP if kept else FORGETS
@@ -68,7 +67,6 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True,
     evaluations = others * sum(steps) * sum(sizes) * blocks
 
     problems = math.prod(len(v) for k, v in axes.items() if k.partition(".")[0] in PROBLEM)
-    converged = converged and not all_stochastic(config)
     solved = (
         sum(FIRST_STEPS * (size + 2 * min(CHECKED, size)) for size in sizes) * problems * blocks if converged else 0
     )

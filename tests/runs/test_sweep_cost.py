@@ -1,4 +1,4 @@
-"""The estimate of a sweep leaves out converged solutions where every scheduler adds noise, since none is compared."""
+"""What a sweep says of its cost before it starts."""
 
 from __future__ import annotations
 
@@ -9,29 +9,8 @@ from tiny import CONF, configuration
 
 from adaptive_diffusion.baseline.picture_models import PlainModel
 from adaptive_diffusion.cli.schemas import register
-from adaptive_diffusion.runs.stochastic_sweep import all_stochastic
 from adaptive_diffusion.runs.sweep_cost import cost, passes_per_evaluation
 from adaptive_diffusion.runs.sweep_overrides import sweep_overrides
-
-
-@pytest.mark.parametrize(
-    ("overrides", "all_of_them"),
-    [
-        (["scheduler=ddpm", "num_steps=5,10"], True),
-        (["scheduler=ddpm,ddim", "num_steps=5,10"], False),
-        (["scheduler=ddim", "scheduler.eta=0.5,1"], True),
-        (["scheduler=ddim", "scheduler.eta=0,1"], False),
-        (["scheduler=nobody"], False),  # the jobs say it
-    ],
-)
-def test_whether_every_scheduler_of_a_sweep_adds_noise(overrides, all_of_them, monkeypatch, tmp_path):
-    monkeypatch.setenv("ADAPTIVE_DIFFUSION_ROOT", str(tmp_path))
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("sample", return_hydra_config=True)
-        with open_dict(config):
-            config.hydra.overrides.task = overrides
-        assert all_stochastic(config) is all_of_them
 
 
 def test_a_sweep_whose_sweeper_has_no_combinations_has_no_estimate(monkeypatch, tmp_path):
