@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny import tiny_model
 
 from adaptive_diffusion.calibration.calibrate import schedule_of
 from adaptive_diffusion.calibration.store import ScheduleFile
 from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.grids.calibrated import find_schedule, merged
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score, log_snr_of
+from adaptive_diffusion.grids.schedule_file import shipped_schedules
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,24 @@ def test_steps_of_another_noise_process_are_not_taken_for_finished(tmp_path: Pat
     }
     found = [find_schedule(file.path, "tiny", "landscapes", 1.0, num_steps=n) for n in (2, 3)]
     assert [schedule.log_snr for schedule in found if schedule] == [log_snr_of(m.process) for m in (model, other)]
+
+
+def test_steps_of_a_file_that_knows_no_noise_process_join_those_of_one_that_does() -> None:
+    model = GuidedModel.from_model(tiny_model(content_hash="tiny"), domain="landscapes")
+    (known,) = AsGiven((2,)).calibrate(model)
+    (old,) = (replace(schedule, log_snr=None) for schedule in AsGiven((3,)).calibrate(model))
+    (other,) = AsGiven((4,)).calibrate(replace(model, process=NoiseSchedule()))
+    found = merged([old, known, other])
+    assert [(set(schedule.steps), schedule.log_snr) for schedule in found] == [
+        ({2, 3}, log_snr_of(model.process)),
+        ({4}, log_snr_of(NoiseSchedule())),
+    ]
+
+
+def test_what_ships_is_not_taken_whole_for_another_noise_process() -> None:
+    shipped = find_schedule(None, shipped_schedules()[0].model, "landscapes", 1.5)
+    assert shipped is not None
+    assert shipped.drawn_on(NoiseSchedule()).weights_hold
+    assert not shipped.drawn_on(NoiseSchedule(beta_schedule="squaredcos_cap_v2")).weights_hold
+    with pytest.raises(ValueError, match="log_snr must be known at 5 timesteps, got 2"):
+        replace(shipped, log_snr=(1.0, 2.0))

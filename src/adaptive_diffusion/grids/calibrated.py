@@ -14,7 +14,6 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.guidance import Guidance
-from ..diffusion.kept_guidance import KeptGuidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable, UnusableFile
 from ..spelling import closest
@@ -169,14 +168,20 @@ def _warn_once(sentence: str) -> None:
 
 def merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:
     """The schedules, with the numbers of steps of one problem together; the first that knows a number has it."""
-    found: dict[tuple[str, str, KeptGuidance, tuple[float, ...] | None], CalibratedSchedule] = {}
+    found: list[CalibratedSchedule] = []
     for schedule in schedules:
-        problem = (schedule.model, schedule.domain, schedule.guidance_scale, schedule.log_snr)
-        if before := found.get(problem):
-            steps = {**schedule.steps, **before.steps}
-            schedule = replace(before, steps={n: steps[n] for n in sorted(steps)})
-        found[problem] = schedule
-    return list(found.values())
+        i = next((i for i, known in enumerate(found) if _of_one_problem(known, schedule)), len(found))
+        before = found[i] if i < len(found) else schedule
+        steps = {**schedule.steps, **before.steps}
+        log_snr = before.log_snr or schedule.log_snr
+        found[i : i + 1] = [replace(before, steps={n: steps[n] for n in sorted(steps)}, log_snr=log_snr)]
+    return found
+
+
+def _of_one_problem(one: CalibratedSchedule, other: CalibratedSchedule) -> bool:
+    """Whether model, domain and guidance are the same, and the noise process as far as it is known."""
+    same = (one.model, one.domain, one.guidance_scale) == (other.model, other.domain, other.guidance_scale)
+    return same and (None in (one.log_snr, other.log_snr) or one.log_snr == other.log_snr)
 
 
 def drawn_with(schedule: CalibratedSchedule, model: str) -> CalibratedSchedule:

@@ -125,6 +125,8 @@ class CalibratedSchedule:
         check_count("num_train_timesteps", self.num_train_timesteps, 2)
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
+        if self.log_snr is not None and len(self.log_snr) != LEVELS:
+            raise ValueError(f"log_snr must be known at {LEVELS} timesteps, got {len(self.log_snr)}")
         if not self.steps:
             raise ValueError("a calibrated schedule needs the grid of at least one number of steps")
 

@@ -6,12 +6,14 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from ..diffusion.schedule import NoiseSchedule
 from ..errors import UnusableFile, plainly
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, read_document, write_text
-from .calibrated_schedule import CalibratedSchedule, schedule_from
+from .calibrated_schedule import CalibratedSchedule, log_snr_of, schedule_from
 
 SHIPPED = ASSETS / "schedules.json"
 FORMAT = "adaptive-diffusion/calibrated-schedules/2"
@@ -53,8 +55,9 @@ def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
 
 @functools.cache
 def shipped_schedules() -> tuple[CalibratedSchedule, ...]:
-    """The schedules that ship."""
-    return load_schedules(SHIPPED)
+    """The schedules that ship; the noise process of their model is the default one."""
+    process = log_snr_of(NoiseSchedule())
+    return tuple(replace(schedule, log_snr=process) for schedule in load_schedules(SHIPPED))
 
 
 def read_schedules(path: str | Path) -> tuple[tuple[CalibratedSchedule, ...], dict[str, str]]:

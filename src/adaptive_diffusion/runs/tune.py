@@ -95,6 +95,7 @@ class AgentTask(AgentTraining):
         folder, found = Path(cfg.paths.run), []
 
         aside = folder / "set_aside.json"
+        aside.unlink(missing_ok=True)  # of an earlier run in this folder
         settings = ["scheduler=tuned"]
         if cfg.task.calibration is not None:
             settings.append(setting("scheduler.calibration.path", cfg.task.calibration))

@@ -46,7 +46,8 @@ def main(argv: list[str]) -> int:
 
     uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri and not ADDRESS.match(uri):
-        raise UserError(f"--uri must begin with http://, https:// or sqlite:///, got {without_login(uri)!r}")
+        name = "--uri" if options.uri else "MLFLOW_TRACKING_URI"
+        raise UserError(f"{name} must begin with http://, https:// or sqlite:///, got {without_login(uri)!r}")
 
     recorded, damaged = 0, 0
     for file in files:

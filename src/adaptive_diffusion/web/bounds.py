@@ -25,7 +25,7 @@ LARGEST_UPLOAD = "8mb"
 AT_ONCE = 12  # requests that are answered, all but one of which wait for the thread that computes
 WAITING = 12  # further requests that wait; more are refused
 MOST_PREVIEWS = 100  # files of an open page, besides those of its runs
-MOST_BROWSERS = 50  # whose runs are listed; of those that draw nothing now, the one that was idle longest gives way
+MOST_BROWSERS = 50  # whose runs are listed; see `Sessions` for which gives way
 KEPT = 24 * 3600  # seconds for which a run is listed, and those of a browser that is not used
 
 

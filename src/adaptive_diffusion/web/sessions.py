@@ -149,12 +149,17 @@ class Session:
     def close(self) -> None:
         """Stop what is under way; what was drawn stays with the browser."""
         self.cancel()
-        for path in list(self.folder.glob("*")):  # the folder stays, as something may still be written
+        for path in list(self.folder.glob("*")):
             path.unlink(missing_ok=True)
+        if not self.busy:  # else something may still be written
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Sessions:
     """The open pages, and what their browsers have drawn.
+
+    Of too many browsers, one that draws nothing now gives way: first those without an open page, then those that drew
+    nothing, then the one that was idle longest.
 
     Args:
         root: Folder for their files.
@@ -189,7 +194,8 @@ class Sessions:
         busy = [session.past for session in self._open.values() if session.busy]
         idle = [past for past in self._pasts.values() if past not in busy]
         surplus, now = len(self._pasts) + 1 - MOST_BROWSERS, time.monotonic()
-        for i, past in enumerate(sorted(idle, key=lambda past: (bool(past.history), past.used))):
+        opened = [session.past for session in self._open.values()]
+        for i, past in enumerate(sorted(idle, key=lambda past: (past in opened, bool(past.history), past.used))):
             if i < surplus or now - past.used > KEPT:
                 self._forget(past)
         past = Past(self._new_folder())
