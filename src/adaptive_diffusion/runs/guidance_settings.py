@@ -94,11 +94,11 @@ def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig
 
 def as_drawn(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
     """A copy of the configuration with the guidance that drew, where it was found among what was tuned."""
-    tuned = isinstance(guidance, Interval) and target_of(cfg.guidance) in TUNED_GUIDANCE
+    tuned = target_of(cfg.guidance) in TUNED_GUIDANCE
 
     # Without references, which would lead to another weight, and without types, in which other guidance has no place.
     cfg = OmegaConf.create(literals(OmegaConf.to_container(cfg, resolve=True)))
-    if isinstance(guidance, Interval) and tuned:
+    if tuned and isinstance(guidance, Interval):
         cfg = _keyed_by(guidance.weight, cfg)
         cfg.guidance = _as_settings(guidance, cfg)
     cfg.guidance_scale = cfg.guidance.get("weight")
